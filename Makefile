@@ -1,0 +1,52 @@
+# The two commands: `make report` and `make test`. `make help` lists the rest.
+# Every path is relative, so that a folder with a space in its name works too.
+
+PYTHON ?= python3
+PROFILE ?= quick
+ARGS ?=
+
+VENV := .venv/bin/python
+READY := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup report test lint lab publish clean
+
+help:
+	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
+	@echo 'make test      run every test: ARGS goes to pytest'
+	@echo 'make lab       open the notebooks in JupyterLab'
+	@echo 'make lint      run ruff'
+	@echo 'make publish   put the run of PROFILE into notebooks/, figures/ and README.md'
+	@echo 'make clean     remove runs/ and caches; .venv stays'
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' || \
+	  { echo 'Python lacks its venv module: install it (Debian: apt install python3-venv).' >&2; exit 1; }
+	@echo 'Installing into .venv: about 3 GB to download, a few minutes.'
+	@"$(PYTHON)" -m venv .venv
+	@"$(VENV)" -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@"$(VENV)" -m sr_utils.cli prepare
+	@touch $@
+
+report: $(READY)
+	@"$(VENV)" -m sr_utils.cli report --profile "$(PROFILE)" $(ARGS)
+
+test: $(READY)
+	@"$(VENV)" -m pytest $(ARGS)
+
+lint: $(READY)
+	@"$(VENV)" -m ruff check .
+
+lab: $(READY)
+	@"$(VENV)" -m jupyterlab --notebook-dir=. notebooks
+
+publish: $(READY)
+	@"$(VENV)" -m sr_utils.cli publish --profile "$(PROFILE)"
+
+clean:
+	@rm -rf runs .snakemake .pytest_cache .ruff_cache sr_utils.egg-info build

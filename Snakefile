@@ -1,0 +1,128 @@
+# The course as a graph: one rule a notebook. `make report` runs it; `snakemake --cores 1 --config profile=smoke`
+# does too. A notebook is run again when its source, a module it imports, its data, a checkpoint it starts from
+# or an earlier notebook's result has changed.
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from sr_utils.errors import UserError
+from sr_utils.graph import code_checksum, files_below, modules_used, read_settings
+
+try:
+    settings = read_settings(config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+PYTHON = sys.executable
+RUN = settings.run_root
+EXECUTED = f"{RUN}/notebooks"
+
+
+def source(name):
+    # The file's own time and outputs do not count: opening a notebook, or publishing one, changes neither its
+    # code nor its result. What counts is the parameter `code` of its rule.
+    return ancient(f"notebooks/{name}.ipynb")
+
+
+def code(name):
+    return code_checksum(Path(f"notebooks/{name}.ipynb"))
+
+
+def modules(name):
+    return modules_used(Path(f"notebooks/{name}.ipynb"), Path("sr_utils"))
+
+
+def data(*parts):
+    return files_below(Path(settings.data_root).expanduser(), *parts)
+
+
+def checkpoints(pattern):
+    return sorted(map(str, Path("checkpoints").glob(pattern)))
+
+
+rule course:
+    input:
+        f"{EXECUTED}/02_dataset_creation.ipynb",
+        f"{EXECUTED}/06_task1_results.ipynb",
+        f"{RUN}/metrics/task1.json",
+
+
+# What the rules below share. It has no output, so it never runs itself.
+rule notebook:
+    params:
+        profile=settings.profile,
+        seed=settings.seed,
+        data_root=settings.data_root,
+    shell:
+        "{PYTHON:q} -m sr_utils.cli notebook {input.source:q} profile={params.profile:q} seed={params.seed:q} "
+        "data_root={params.data_root:q} run_root={RUN:q}"
+
+
+use rule notebook as dataset_creation with:
+    input:
+        source=source("02_dataset_creation"),
+        modules=modules("02_dataset_creation"),
+        data=data("clean", "validation", "task1", "task2"),
+    output:
+        executed=f"{EXECUTED}/02_dataset_creation.ipynb",
+        scales=directory(f"{RUN}/scales"),
+    params:
+        code=code("02_dataset_creation"),
+
+
+use rule notebook as deflow_training with:
+    input:
+        source=source("03_deflow_training"),
+        modules=modules("03_deflow_training"),
+        data=data("clean", "validation", "task1/Input"),
+        base=checkpoints("base_deflow.*"),
+    output:
+        executed=f"{EXECUTED}/03_deflow_training.ipynb",
+        weights=update(f"{RUN}/deflow.safetensors"),
+        provenance=update(f"{RUN}/deflow.json"),
+    params:
+        code=code("03_deflow_training"),
+
+
+use rule notebook as degradation_sampling with:
+    input:
+        source=source("04_degradation_sampling"),
+        modules=modules("04_degradation_sampling"),
+        data=data("clean", "validation", "task1/Input"),
+        weights=f"{RUN}/deflow.safetensors",
+    output:
+        executed=f"{EXECUTED}/04_degradation_sampling.ipynb",
+        pairs=directory(f"{RUN}/pairs"),
+    params:
+        code=code("04_degradation_sampling"),
+
+
+use rule notebook as esrgan_training with:
+    input:
+        source=source("05_esrgan_training"),
+        modules=modules("05_esrgan_training"),
+        pairs=f"{RUN}/pairs",
+        base=checkpoints("base_esrgan_*") + checkpoints("base_discriminator_*"),
+    output:
+        executed=f"{EXECUTED}/05_esrgan_training.ipynb",
+        weights=update(f"{RUN}/esrgan.safetensors"),
+        provenance=update(f"{RUN}/esrgan.json"),
+    params:
+        code=code("05_esrgan_training"),
+
+
+use rule notebook as task1_results with:
+    input:
+        source=source("06_task1_results"),
+        modules=modules("06_task1_results"),
+        data=data("task1"),
+        base=checkpoints("base_esrgan_*"),
+        weights=f"{RUN}/esrgan.safetensors",
+    output:
+        executed=f"{EXECUTED}/06_task1_results.ipynb",
+        metrics=update(f"{RUN}/metrics/task1.json"),
+        restored=directory(f"{RUN}/restored"),
+    params:
+        code=code("06_task1_results"),

@@ -1,0 +1,123 @@
+"""Base checkpoints: what `quick` fine-tunes from, trained on clean photographs and generic degradations only.
+
+Nothing here reads task 1 or knows its camera. The base DeFlow learns slight blur, white noise and JPEG; the base
+ESRGANs undo them. They give every task a start from which minutes of fine-tuning are enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sr_utils.checkpoints import load_model, save_model
+from sr_utils.datasets import DataRoot, PatchSampler, load_images
+from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.degradations import GenericDegradation
+from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
+from sr_utils.files import checksum
+from sr_utils.images import imresize, quantize
+from sr_utils.sampling import crop_to_multiple
+from sr_utils.training import DeFlowTraining, ESRGANTraining, History, train_deflow, train_esrgan
+
+BASE_DEFLOW = DeFlowTraining(steps=9000, patch=64, batch=8, learning_rate=5e-4, seed=0)
+BASE_ESRGAN = ESRGANTraining(pixel_steps=4000, gan_steps=900, patch=40, batch=8, mixed_precision=True, seed=0)
+BASE_TRANSFER = ESRGANTraining(
+    pixel_steps=500, gan_steps=100, patch=40, batch=8, learning_rate=2e-4, mixed_precision=True, seed=0
+)
+DEGRADED_DRAWS = 4
+
+
+class GenericPairSampler:
+    """Endless pairs (degraded low resolution, clean high resolution) with a fresh degradation for every crop."""
+
+    def __init__(
+        self, images: list[Tensor], patch: int, scale: int, degradation: GenericDegradation, *, seed: int
+    ):
+        self.crops = PatchSampler(images, patch * scale, seed=seed)
+        self.scale, self.degradation = scale, degradation
+
+    def next(self, batch: int) -> tuple[Tensor, Tensor]:
+        """(batch, 3, patch, patch) and (batch, 3, scale * patch, scale * patch), both in [0, 1]."""
+        high = self.crops.next(batch)
+        clean = high if self.scale == 1 else imresize(high, 1 / self.scale).clamp(0, 1)
+        return quantize(self.degradation(clean, self.crops.generator)), high
+
+    def state(self) -> Tensor:
+        """Where the sequence stands; see `PatchSampler.state`."""
+        return self.crops.state()
+
+    def load_state(self, state: Tensor) -> None:
+        """Continue where ``state`` was taken."""
+        self.crops.load_state(state)
+
+
+def generic_domains(images: list[Tensor], scale: int, *, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Unpaired clean and generically degraded images at 1/scale of the photographs' size.
+
+    Every second photograph is clean, the others are degraded ``DEGRADED_DRAWS`` times each, so no content is in
+    both domains.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    small = [quantize(imresize(crop_to_multiple(image, scale), 1 / scale)) for image in images]
+    degradation = GenericDegradation()
+    degraded = [
+        quantize(degradation(image[None], generator)[0]) for image in small[1::2] for _ in range(DEGRADED_DRAWS)
+    ]
+    return small[0::2], degraded
+
+
+def _provenance(data: DataRoot, training: DeFlowTraining | ESRGANTraining, history: History, about: dict) -> dict:
+    return {
+        **about,
+        "data": {"photographs": len(data.train), "checksum": checksum(data.train)},
+        "degradation": asdict(GenericDegradation()),
+        "training": asdict(training),
+        "loss": history.records[:: max(1, len(history.records) // 100)],
+    }
+
+
+def train_base_deflow(
+    data: DataRoot, folder: str | Path, *, state_path: str | Path, about: dict, training: DeFlowTraining = BASE_DEFLOW
+) -> Path:
+    """Train and save ``base_deflow.safetensors``; continues from ``state_path`` if it exists.
+
+    ``about`` (seed, commit, device...) is written into the provenance beside the weights.
+    """
+    clean, degraded = generic_domains(load_images(data.train), 2, seed=training.seed)
+    torch.manual_seed(training.seed)
+    model = DeFlow(DeFlowConfig())
+    history = train_deflow(model, clean, degraded, training, state_path=state_path)
+    return save_model(
+        Path(folder) / "base_deflow.safetensors", model, _provenance(data, training, history, about)
+    )
+
+
+def train_base_esrgan(
+    data: DataRoot, folder: str | Path, *, scale: int, state_path: str | Path, about: dict,
+    training: ESRGANTraining | None = None,
+) -> Path:
+    """Train and save ``base_esrgan_x{scale}.safetensors`` and, at x2, ``base_discriminator.safetensors``.
+
+    Scale 2 is trained from scratch. Scales 1 and 4 start from it and share all weights but the first convolution's,
+    whose input has another number of channels, so a shorter training is enough.
+    """
+    folder = Path(folder)
+    training = training or (BASE_ESRGAN if scale == 2 else BASE_TRANSFER)
+    torch.manual_seed(training.seed)
+    network, discriminator = RRDBNet(RRDBNetConfig(scale=scale)), Discriminator(DiscriminatorConfig())
+    if scale != 2:
+        known = load_model(folder / "base_esrgan_x2.safetensors", RRDBNet).state_dict()
+        shared = {name: value for name, value in known.items() if not name.startswith("first.")}
+        network.load_state_dict(shared, strict=False)
+        discriminator = load_model(folder / "base_discriminator.safetensors", Discriminator)
+    pairs = GenericPairSampler(
+        load_images(data.train), training.patch, scale, GenericDegradation(), seed=training.seed
+    )
+    history = train_esrgan(network, discriminator, pairs, training, state_path=state_path)
+    provenance = _provenance(data, training, history, {**about, "scale": scale})
+    if scale == 2:
+        save_model(folder / "base_discriminator.safetensors", discriminator, provenance)
+    return save_model(folder / f"base_esrgan_x{scale}.safetensors", network, provenance)

@@ -1,0 +1,120 @@
+"""Weights on disk: safetensors with the configuration inside and the provenance beside. No pickle is executed.
+
+A model file carries its architecture's name and configuration in its header, so it is rebuilt without guessing;
+``<name>.json`` beside it says where the weights come from. A training state holds whatever a run needs to continue
+bit for bit: several modules' and optimisers' tensors, random states and a few plain values.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sr_utils.errors import UserError
+from sr_utils.files import atomic_path, write_json
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the header's texts of a safetensors file, or a sentence that says what is wrong."""
+    if not path.is_file():
+        raise UserError(f"The checkpoint {path} does not exist; train it first or give another path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"The checkpoint {path} is damaged or not a safetensors file ({error}); delete it and train it again."
+        ) from error
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write tensors and texts as safetensors, aside and then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, header)
+
+
+def save_model(path: str | Path, model: nn.Module, provenance: dict) -> Path:
+    """Save a model's weights with its configuration to ``path`` (.safetensors) and ``provenance`` beside it."""
+    path = Path(path)
+    header = {"architecture": type(model).__name__, "config": json.dumps(asdict(model.config))}
+    save_tensors(path, model.state_dict(), header)
+    write_json(path.with_suffix(".json"), {**header, "config": asdict(model.config), **provenance})
+    return path
+
+
+def load_model(path: str | Path, model_class: type[Model]) -> Model:
+    """Rebuild a model of ``model_class`` from `save_model`'s file, in evaluation mode on the CPU.
+
+    Raises
+    ------
+    UserError: the file is missing, damaged, of another architecture, or of sizes this version does not know.
+    """
+    path = Path(path)
+    tensors, header = _read(path)
+    found = header.get("architecture", "an unknown architecture")
+    if found != model_class.__name__:
+        raise UserError(f"The checkpoint {path} holds {found}, not {model_class.__name__}; give the matching file.")
+    try:
+        model = model_class(model_class.config_class(**json.loads(header["config"])))
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"The checkpoint {path} does not fit this version's {model_class.__name__} ({reason}); train it again."
+        ) from error
+    return model.eval()
+
+
+def _flatten(prefix: str, value, tensors: dict[str, Tensor], plain: dict) -> None:
+    """Walk nested dicts and lists: tensors to ``tensors``, everything else to ``plain``, both by dotted name."""
+    if isinstance(value, Tensor):
+        tensors[prefix] = value
+    elif isinstance(value, dict):
+        plain[prefix] = {"dict": list(value)}
+        for key, item in value.items():
+            _flatten(f"{prefix}.{key}", item, tensors, plain)
+    elif isinstance(value, list | tuple):
+        plain[prefix] = {"list": len(value)}
+        for index, item in enumerate(value):
+            _flatten(f"{prefix}.{index}", item, tensors, plain)
+    else:
+        plain[prefix] = {"value": value}
+
+
+def _restore(prefix: str, tensors: dict[str, Tensor], plain: dict):
+    """The inverse of `_flatten`."""
+    if prefix in tensors:
+        return tensors[prefix]
+    node = plain[prefix]
+    if "dict" in node:
+        return {key: _restore(f"{prefix}.{key}", tensors, plain) for key in node["dict"]}
+    if "list" in node:
+        return [_restore(f"{prefix}.{index}", tensors, plain) for index in range(node["list"])]
+    return node["value"]
+
+
+def save_state(path: str | Path, state: dict) -> None:
+    """Save a nested state of dicts, lists, tensors, numbers and texts; dictionary keys are str or int."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict = {}
+    _flatten("state", state, tensors, plain)
+    # Two names may share one storage (tied weights); safetensors wants each on its own.
+    save_tensors(Path(path), {key: value.clone() for key, value in tensors.items()}, {"plain": json.dumps(plain)})
+
+
+def load_state(path: str | Path) -> dict:
+    """Load what `save_state` wrote; `UserError` when the file is missing or damaged."""
+    tensors, header = _read(Path(path))
+    try:
+        return _restore("state", tensors, json.loads(header["plain"]))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"The training state {path} is damaged; delete it to start again.") from error

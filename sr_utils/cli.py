@@ -1,0 +1,95 @@
+"""The command line: `python -m sr_utils.cli <command> --help`.
+
+Each command imports what it needs itself, so that one with nothing to do answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sr_utils.errors import UserError
+
+Settings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME=VALUE")]
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def prepare() -> None:
+    """Fetch the pretrained features that LPIPS and the perceptual loss need, once."""
+    from sr_utils.features import prepare_features
+
+    prepare_features()
+
+
+@app.command
+def report(settings: Settings = (), *, profile: str = "quick") -> None:
+    """Run the course as far as it is out of date, then print the headline table.
+
+    Args:
+        settings: seed=1, data_root=folder or run_root=folder.
+        profile: smoke, quick, full or gpu.
+    """
+    from sr_utils.graph import run_course
+    from sr_utils.repository import resolve
+
+    run_root, worked = run_course(profile, settings)
+    if not worked:
+        print(f"Nothing to do: {run_root} is up to date with the notebooks, the code and the data.")
+    headline(resolve(run_root))
+
+
+@app.command
+def notebook(source: Annotated[Path, tyro.conf.Positional], settings: Settings = ()) -> None:
+    """Run one notebook headlessly and write the executed copy to run_root/notebooks.
+
+    Args:
+        source: the notebook.
+        settings: values for its parameters cell.
+    """
+    from sr_utils.notebooks import run_notebook
+
+    run_notebook(source, settings)
+
+
+@app.command
+def headline(run_root: Path = Path("runs/quick")) -> None:
+    """Print the headline table of a run and where its executed notebooks are.
+
+    Args:
+        run_root: the run's folder.
+    """
+    from sr_utils.publish import headline_table
+
+    print(f"\n{headline_table(run_root)}\n\nExecuted notebooks: {run_root / 'notebooks'}")
+
+
+@app.command
+def publish(run_root: Path | None = None, *, profile: str = "full") -> None:
+    """Put a finished run into notebooks/, figures/ and the table of README.md.
+
+    Args:
+        run_root: the run's folder; runs/<profile> unless given.
+        profile: smoke, quick, full or gpu.
+    """
+    from sr_utils.publish import publish as publish_run
+    from sr_utils.repository import repository_root, resolve
+
+    written = publish_run(resolve(run_root or f"runs/{profile}"), repository_root())
+    print(f"Published {len(written)} files.")
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's ends it with one sentence and status 1."""
+    try:
+        app.cli(description=__doc__, use_underscores=True)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: what was whole is untouched, and the same command goes on from here.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,368 @@
+"""A data root in the assignment's tree, its checks, the scales step and the patch samplers."""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from sr_utils.errors import UserError
+from sr_utils.files import read_json, write_json
+from sr_utils.images import image_size, imresize, list_images, load_image, save_image
+from sr_utils.progress import progress
+
+TREE = "clean/*.png, task1/Input/*.png, task1/GroundTruth/*.png, task2/*.png"
+SCALES = (1, 2, 4)
+
+# The domain-invariant map h(x) of the published DeFlow is x at an eighth of its size.
+CONDITION_FACTOR = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRoot:
+    """A folder in the assignment's tree. Each part is listed and checked when it is first asked for.
+
+    Parts raise a UserError that names the folder or file and the mend: a folder that is missing or empty, two
+    images of one name, pairs whose names or sizes do not match.
+    """
+
+    root: Path
+
+    @functools.cached_property
+    def clean(self) -> list[Path]:
+        """High-quality photographs, paired with nothing."""
+        return self._part("clean")
+
+    @functools.cached_property
+    def validation(self) -> list[Path]:
+        """Photographs for choosing, not learning: `validation/`, else the last tenth of `clean` (or one)."""
+        if (self.root / "validation").is_dir():
+            return self._part("validation")
+        return self.clean[-max(1, len(self.clean) // 10) :]
+
+    @functools.cached_property
+    def train(self) -> list[Path]:
+        """The clean photographs without those of `validation`."""
+        held_out = set(self.validation)
+        paths = [path for path in self.clean if path not in held_out]
+        if not paths:
+            raise UserError(
+                f"{self.root / 'clean'} holds one image, which validation takes: add at least one more."
+            )
+        return paths
+
+    @functools.cached_property
+    def inputs(self) -> list[Path]:
+        """Task 1's degraded low-resolution images. For learning they need no ground truths."""
+        return self._part("task1/Input")
+
+    @functools.cached_property
+    def truths(self) -> list[Path]:
+        """Task 1's ground truths."""
+        return self._part("task1/GroundTruth")
+
+    @functools.cached_property
+    def task2(self) -> list[Path]:
+        """Task 2's real frames, without ground truth."""
+        return self._part("task2")
+
+    @functools.cached_property
+    def pairs(self) -> list[tuple[Path, Path]]:
+        """Task 1's (input, truth) paths, one to one by name; an input may carry DIV2K's ending x2 or x4."""
+        truths = {path.stem: path for path in self.truths}
+        pairs = []
+        for path in self.inputs:
+            stem = path.stem if path.stem in truths else re.sub(r"x[124]$", "", path.stem)
+            truth = truths.pop(stem, None)
+            if truth is None:
+                raise UserError(
+                    f"{path} has no image of its own called {stem}.* in {self.root / 'task1/GroundTruth'}: "
+                    "add that ground truth, rename one of them, or remove the input."
+                )
+            pairs.append((path, truth))
+        if truths:
+            path = next(iter(truths.values()))
+            raise UserError(
+                f"{path} has no image called {path.stem}.* in {self.root / 'task1/Input'}: "
+                "add that input, rename one of them, or remove the ground truth."
+            )
+        return pairs
+
+    @functools.cached_property
+    def scale(self) -> int:
+        """How many times larger the ground truths are than the inputs: 1, 2 or 4, the same for every pair.
+
+        Read from the files' headers.
+        """
+        scale = None
+        for path, truth in self.pairs:
+            (height, width), (true_height, true_width) = image_size(path), image_size(truth)
+            ratio = true_height // height
+            if ratio not in SCALES or (height * ratio, width * ratio) != (true_height, true_width):
+                raise UserError(
+                    f"{truth} is {true_width}x{true_height} and {path} is {width}x{height}: crop them "
+                    "so that the ground truth is exactly 1, 2 or 4 times as large on both sides."
+                )
+            if scale is not None and ratio != scale:
+                raise UserError(
+                    f"{truth} is {ratio} times as large as {path}, but the pairs before it have scale "
+                    f"{scale}: keep one scale in a data root."
+                )
+            scale = ratio
+        return scale
+
+    def _part(self, name: str) -> list[Path]:
+        folder = self.root / name
+        if not folder.is_dir():
+            raise UserError(f"The folder {folder} does not exist: a data root holds {TREE}.")
+        paths = list_images(folder)
+        stems = {}
+        for path in paths:
+            other = stems.setdefault(path.stem, path)
+            if other is not path:
+                raise UserError(f"{other} and {path} have one name: rename or remove one of them.")
+        return paths
+
+
+def open_data_root(path: str | os.PathLike) -> DataRoot:
+    """The data root at `path`; its parts are checked when they are asked for.
+
+    Raises:
+        UserError: `path` is not a folder.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(f"The data root {root} is not a folder: give data_root a folder that holds {TREE}.")
+    return DataRoot(root)
+
+
+def load_images(paths: Sequence[Path]) -> list[torch.Tensor]:
+    """Read images as float32 tensors (3, H, W) in [0, 1], in the order of `paths`."""
+    return [load_image(path) for path in paths]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalesReport:
+    """What `prepare_scales` did: images written, images left as they were, and the folders by name."""
+
+    made: int
+    skipped: int
+    folders: dict[str, Path]
+
+
+def prepare_scales(
+    data: DataRoot, run_root: str | os.PathLike, *, workers: int | None = None, scale: int | None = None
+) -> ScalesReport:
+    """Write the degraded and the clean images at the sizes that DeFlow learns from (the published step).
+
+    Under `run_root/scales`, for super-resolution by s: `input_1x` and `input_8x` (the inputs and their h(x)),
+    `clean_1x`, `clean_{s}x` and `clean_{8s}x` (the training photographs, the same at the inputs' scale, and
+    their h(x)). Images are cropped to a multiple of the largest factor first, then resized from the original
+    by `imresize`. Outputs newer than their source are kept; outputs of sources that are gone, or of another
+    data root or scale, are removed.
+
+    Args:
+        workers: threads; as many as the processor has cores when None.
+        scale: s; inferred from the pairs when None, so inputs without ground truths need it.
+
+    Raises:
+        UserError: a part of the data root is missing, an image is unreadable or too small, the disk is full.
+    """
+    scale = data.scale if scale is None else scale
+    folder = Path(run_root) / "scales"
+    domains = {
+        "input": (data.inputs, (1, CONDITION_FACTOR)),
+        "clean": (data.train, tuple(sorted({1, scale, CONDITION_FACTOR * scale}))),
+    }
+    folders = {
+        f"{name}_{factor}x": folder / f"{name}_{factor}x"
+        for name, (_, factors) in domains.items()
+        for factor in factors
+    }
+    _forget_other_sources(folder, {"data_root": str(data.root.resolve()), "scale": scale})
+
+    jobs = []
+    skipped = 0
+    for name, (sources, factors) in domains.items():
+        for factor in factors:
+            wanted = {folders[f"{name}_{factor}x"] / f"{source.stem}.png" for source in sources}
+            for path in folders[f"{name}_{factor}x"].glob("*.png"):
+                if path not in wanted:
+                    path.unlink()
+        for source in sources:
+            outputs = {folders[f"{name}_{factor}x"] / f"{source.stem}.png": factor for factor in factors}
+            changed = source.stat().st_mtime
+            stale = {
+                path: factor
+                for path, factor in outputs.items()
+                if not path.exists() or path.stat().st_mtime < changed
+            }
+            skipped += len(outputs) - len(stale)
+            if stale:
+                jobs.append((source, stale, max(factors)))
+
+    # Threads suffice: decoding, matrix products and encoding all release Python's lock.
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(
+            workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            futures = [pool.submit(_write_scales, *job) for job in jobs]
+            try:
+                for future in progress(futures, label="scales"):
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        torch.set_num_threads(threads)
+    return ScalesReport(sum(len(stale) for _, stale, _ in jobs), skipped, folders)
+
+
+def _forget_other_sources(folder: Path, sources: dict) -> None:
+    """Remove the outputs in `folder` unless they came from `sources`, and note `sources` beside them."""
+    note = folder / "sources.json"
+    if note.exists() and read_json(note) == sources:
+        return
+    for path in folder.glob("*_*x/*.png"):
+        path.unlink()
+    write_json(note, sources)
+
+
+def _write_scales(source: Path, outputs: dict[Path, int], multiple: int) -> None:
+    """Crop one image to a multiple and write it divided by each factor."""
+    image = load_image(source)
+    height, width = (side - side % multiple for side in image.shape[1:])
+    if not (height and width):
+        size = f"{image.shape[2]}x{image.shape[1]}"
+        raise UserError(f"{source} is {size}, smaller than {multiple} pixels: remove it or use a larger one.")
+    image = image[:, :height, :width]
+    for path, factor in outputs.items():
+        save_image(image if factor == 1 else imresize(image, 1 / factor), path)
+
+
+class PatchSampler:
+    """Random square patches of a list of images, flipped and turned at random.
+
+    An image is drawn with a probability proportional to its area, so every place is about equally likely.
+    The sequence of patches follows from `seed` alone, and continues from a saved `state`.
+
+    Args:
+        images: tensors (3, H, W).
+        patch: the patch's side in pixels.
+
+    Raises:
+        UserError: there is no image, or one is smaller than the patch.
+    """
+
+    def __init__(self, images: Sequence[torch.Tensor], patch: int, *, seed: int) -> None:
+        _check_images(images, patch)
+        self.images = list(images)
+        self.patch = patch
+        self.areas = torch.tensor([image.shape[1] * image.shape[2] for image in images], dtype=torch.float64)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def next(self, batch: int) -> torch.Tensor:
+        """A new batch (batch, 3, patch, patch)."""
+        patches = []
+        for index in torch.multinomial(
+            self.areas, batch, replacement=True, generator=self.generator
+        ).tolist():
+            image = self.images[index]
+            top, left = (self._integer(side - self.patch + 1) for side in image.shape[1:])
+            patches.append(_turn(_crop(image, top, left, self.patch), self._integer(8)))
+        return torch.stack(patches)
+
+    def state(self) -> torch.Tensor:
+        """Where the sequence stands (a uint8 tensor), for `load_state` of a sampler of the same images."""
+        return self.generator.get_state()
+
+    def load_state(self, state: torch.Tensor) -> None:
+        """Continue where `state` was taken."""
+        self.generator.set_state(state)
+
+    def _integer(self, bound: int) -> int:
+        return int(torch.randint(bound, (), generator=self.generator))
+
+
+class PairSampler(PatchSampler):
+    """Aligned random patches of degraded images and their truths, flipped and turned together.
+
+    Args:
+        inputs: for each truth, a list of degraded images (3, H, W) of it; one of them is drawn each time.
+        truths: tensors (3, scale * H, scale * W).
+        patch: the side of the low-resolution patch in pixels.
+
+    Raises:
+        UserError: there is no pair, an input is smaller than the patch, or a truth is not `scale` times its
+            input.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Sequence[torch.Tensor]],
+        truths: Sequence[torch.Tensor],
+        patch: int,
+        scale: int,
+        *,
+        seed: int,
+    ) -> None:
+        if len(inputs) != len(truths) or not all(inputs):
+            raise UserError(
+                f"{len(inputs)} inputs and {len(truths)} truths are no pairs: give each truth an input."
+            )
+        for index, (draws, truth) in enumerate(zip(inputs, truths, strict=True)):
+            for draw in draws:
+                if (draw.shape[1] * scale, draw.shape[2] * scale) != tuple(truth.shape[1:]):
+                    raise UserError(
+                        f"Pair {index} has an input of {_size(draw)} and a truth of {_size(truth)}: "
+                        f"the truth must be exactly {scale} times as large."
+                    )
+        super().__init__([draws[0] for draws in inputs], patch, seed=seed)
+        self.inputs = [list(draws) for draws in inputs]
+        self.truths = list(truths)
+        self.scale = scale
+
+    def next(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """New batches (batch, 3, patch, patch) and (batch, 3, scale * patch, scale * patch)."""
+        low, high = [], []
+        for index in torch.multinomial(
+            self.areas, batch, replacement=True, generator=self.generator
+        ).tolist():
+            draw = self.inputs[index][self._integer(len(self.inputs[index]))]
+            top, left = (self._integer(side - self.patch + 1) for side in draw.shape[1:])
+            turn = self._integer(8)
+            low.append(_turn(_crop(draw, top, left, self.patch), turn))
+            truth = _crop(self.truths[index], *(self.scale * place for place in (top, left, self.patch)))
+            high.append(_turn(truth, turn))
+        return torch.stack(low), torch.stack(high)
+
+
+def _check_images(images: Sequence[torch.Tensor], patch: int) -> None:
+    if not images:
+        raise UserError("There are no images to take patches from: give at least one.")
+    for index, image in enumerate(images):
+        if min(image.shape[1:]) < patch:
+            raise UserError(
+                f"Image {index} is {_size(image)}, smaller than the patch of {patch}x{patch}: "
+                "choose a smaller patch or remove the image."
+            )
+
+
+def _size(image: torch.Tensor) -> str:
+    return f"{image.shape[2]}x{image.shape[1]}"
+
+
+def _crop(image: torch.Tensor, top: int, left: int, side: int) -> torch.Tensor:
+    return image[:, top : top + side, left : left + side]
+
+
+def _turn(image: torch.Tensor, which: int) -> torch.Tensor:
+    """One of the eight symmetries of the square: `which` // 4 flips, `which` % 4 quarter turns."""
+    if which >= 4:
+        image = image.flip(-1)
+    return image.rot90(which % 4, (-2, -1))

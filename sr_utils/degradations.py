@@ -1,0 +1,106 @@
+"""Generic degradations: slight blur, white noise and JPEG.
+
+They train the base checkpoints and make the simple baselines. They are deliberately not task 1's camera: a
+learner that met the camera's noise before its task would prove nothing.
+"""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def gaussian_noise(
+    image: torch.Tensor, std: torch.Tensor | float, generator: torch.Generator
+) -> torch.Tensor:
+    """Add white Gaussian noise to an image batch (N, 3, H, W); not clamped.
+
+    Args:
+        std: standard deviation, in the image's units; one number, or one an image (N,).
+    """
+    std = torch.as_tensor(std, dtype=image.dtype).reshape(-1, 1, 1, 1).to(image.device)
+    noise = torch.randn(image.shape, generator=generator, device=generator.device, dtype=image.dtype)
+    return image + std * noise.to(image.device)
+
+
+def gaussian_blur(image: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
+    """Blur an image batch (N, 3, H, W) by isotropic Gaussians, borders mirrored.
+
+    Args:
+        sigma: standard deviation in pixels; one number, or one an image (N,). Zero leaves an image unchanged.
+    """
+    count, channels, height, width = image.shape
+    sigma = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1).expand(count)
+    # Four deviations hold all but 6e-5 of the weight; a mirrored border cannot be wider than the image.
+    radius = min(math.ceil(4 * float(sigma.max())), height - 1, width - 1)
+    if radius == 0:
+        return image.clone()
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernels = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-6).unsqueeze(1)) ** 2)
+    kernels = (kernels / kernels.sum(1, keepdim=True)).to(image.device, image.dtype)
+    kernels = kernels.repeat_interleave(channels, 0).unsqueeze(1)
+    # Images as groups: each has its own kernel, and the two axes separate.
+    flat = image.reshape(1, count * channels, height, width)
+    flat = F.pad(flat, (radius, radius, radius, radius), mode="reflect")
+    flat = F.conv2d(flat, kernels.unsqueeze(2), groups=count * channels)
+    flat = F.conv2d(flat, kernels.unsqueeze(3), groups=count * channels)
+    return flat.reshape(image.shape)
+
+
+def jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
+    """Write and read one image (3, H, W) in [0, 1] as 8-bit JPEG of a quality from 1 to 100; no gradient."""
+    array = image.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    encoded = cv2.imencode(
+        ".jpg", np.ascontiguousarray(array[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
+    )[1]
+    decoded = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1))
+    return torch.from_numpy(decoded).to(image.device, image.dtype).div(255)
+
+
+@dataclasses.dataclass(frozen=True)
+class GenericDegradation:
+    """Random slight blur, then white Gaussian noise of a random level, then sometimes JPEG, for each image.
+
+    Ranges are (lowest, highest), sampled uniformly.
+
+    Attributes:
+        noise: standard deviation of the noise, for images in [0, 1].
+        blur: standard deviation of the Gaussian blur in pixels.
+        quality: JPEG quality, 1 to 100.
+        jpeg_probability: how often an image is compressed at all.
+    """
+
+    noise: tuple[float, float] = (0.0, 20 / 255)
+    blur: tuple[float, float] = (0.0, 0.8)
+    quality: tuple[int, int] = (60, 98)
+    jpeg_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("noise", "blur", "quality"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise ValueError(
+                    f"The range {name}={getattr(self, name)} must be (lowest, highest), both >= 0."
+                )
+        if not 1 <= self.quality[0] <= self.quality[1] <= 100:
+            raise ValueError(f"quality={self.quality} must lie between 1 and 100.")
+        if not 0 <= self.jpeg_probability <= 1:
+            raise ValueError(f"jpeg_probability={self.jpeg_probability} must lie between 0 and 1.")
+
+    def __call__(self, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Degrade an image batch (N, 3, H, W) in [0, 1]; the result is clamped to [0, 1]."""
+        count = image.shape[0]
+
+        def uniform(low: float, high: float) -> torch.Tensor:
+            return low + (high - low) * torch.rand(count, generator=generator, device=generator.device).cpu()
+
+        degraded = gaussian_blur(image, uniform(*self.blur))
+        degraded = gaussian_noise(degraded, uniform(*self.noise), generator).clamp(0, 1)
+        qualities = uniform(*self.quality).round()
+        compressed = uniform(0, 1) < self.jpeg_probability
+        for index in compressed.nonzero().flatten().tolist():
+            degraded[index] = jpeg(degraded[index], int(qualities[index]))
+        return degraded

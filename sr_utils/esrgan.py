@@ -1,0 +1,167 @@
+"""ESRGAN: the restoring network, its discriminator and its losses.
+
+References
+----------
+Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCVW 2018.
+Wang et al., "Real-ESRGAN", ICCVW 2021, section 4.1 (pixel-unshuffle for x1 and x2) and 4.2 (spectral norm).
+Jolicoeur-Martineau, "The relativistic discriminator", 2018 (relativistic average loss).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from sr_utils.errors import UserError
+from sr_utils.rrdb import RRDB
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class RRDBNetConfig:
+    """Sizes of the generator; the published one is features 64, growth 32, blocks 23, scale 4."""
+
+    scale: int = 2
+    """Upscaling factor: 1, 2 or 4."""
+    features: int = 32
+    growth: int = 16
+    blocks: int = 6
+
+    def __post_init__(self):
+        if self.scale not in (1, 2, 4):
+            raise UserError(f"scale {self.scale} is not supported; choose 1, 2 or 4.")
+
+
+class RRDBNet(nn.Module):
+    """Restore and upscale: (N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W), not clamped.
+
+    The network always upsamples four times from its trunk. For scale 2 and 1 its input is first
+    pixel-unshuffled by 2 and 4 (Real-ESRGAN, section 4.1), so all scales share every weight but the first
+    convolution's.
+    """
+
+    config_class = RRDBNetConfig
+
+    def __init__(self, config: RRDBNetConfig):
+        super().__init__()
+        self.config = config
+        self.unshuffle = 4 // config.scale
+        width = config.features
+        self.first = nn.Conv2d(3 * self.unshuffle**2, width, 3, padding=1)
+        self.trunk = nn.Sequential(*(RRDB(width, config.growth) for _ in range(config.blocks)))
+        self.after_trunk = nn.Conv2d(width, width, 3, padding=1)
+        self.upsampled = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.high_resolution = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, low_resolution: Tensor) -> Tensor:
+        height, width = low_resolution.shape[2:]
+        # Sides that do not divide are padded here and cut from the result.
+        pad_bottom, pad_right = -height % self.unshuffle, -width % self.unshuffle
+        x = F.pad(low_resolution, (0, pad_right, 0, pad_bottom), mode="replicate")
+        first = self.first(F.pixel_unshuffle(x, self.unshuffle))  # (N, F, H*scale/4, W*scale/4)
+        x = first + self.after_trunk(self.trunk(first))
+        for conv in self.upsampled:
+            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2.0, mode="nearest")), 0.2)
+        x = self.last(F.leaky_relu(self.high_resolution(x), 0.2))
+        return x[:, :, : self.config.scale * height, : self.config.scale * width]
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Sizes of the U-Net discriminator; the published one has 64 features."""
+
+    features: int = 24
+
+
+class Discriminator(nn.Module):
+    """U-Net with spectral normalisation: a realness logit for every pixel, (N, 3, H, W) to (N, 1, H, W).
+
+    Sides must be multiples of 8 (Real-ESRGAN, section 4.2).
+    """
+
+    config_class = DiscriminatorConfig
+
+    def __init__(self, config: DiscriminatorConfig):
+        super().__init__()
+        self.config = config
+        width = config.features
+
+        def normalised(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Module:
+            return spectral_norm(nn.Conv2d(in_channels, out_channels, kernel, stride, padding=1, bias=False))
+
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.down = nn.ModuleList(normalised(width << i, width << (i + 1), 4, 2) for i in range(3))
+        self.up = nn.ModuleList(normalised(width << (i + 1), width << i, 3, 1) for i in reversed(range(3)))
+        self.smooth = nn.Sequential(normalised(width, width, 3, 1), nn.LeakyReLU(0.2))
+        self.last = nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = F.leaky_relu(self.first(image), 0.2)
+        skipped = []
+        for conv in self.down:
+            skipped.append(x)
+            x = F.leaky_relu(conv(x), 0.2)
+        for conv in self.up:
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = F.leaky_relu(conv(x), 0.2) + skipped.pop()
+        return self.last(self.smooth(x))
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Relativistic average loss of the discriminator (ESRGAN, eq. 1): real more realistic than fake."""
+    real = real_logits - fake_logits.mean()
+    fake = fake_logits - real_logits.mean()
+    return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
+
+
+def adversarial_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """The generator's side of the relativistic average loss (ESRGAN, eq. 2): the same with roles exchanged."""
+    return discriminator_loss(fake_logits, real_logits)
+
+
+class PerceptualLoss(nn.Module):
+    """L1 distance of VGG-16 features before activation (ESRGAN, section 3.3); trained with, never measured with.
+
+    Parameters
+    ----------
+    features: VGG-16 feature layers in torchvision's order, as `features.imagenet_features("vgg16")` gives.
+    layers: indices of the convolutions compared, with their weights. Each distance is divided by the mean
+        magnitude of the reference's features, so the weights are comparable between layers.
+    """
+
+    def __init__(self, features: nn.Sequential, layers: tuple[tuple[int, float], ...] = ((7, 0.5), (14, 1.0))):
+        super().__init__()
+        self.weights = dict(layers)
+        # In-place activations would overwrite the pre-activation features that are compared.
+        kept = list(features.children())[: max(self.weights) + 1]
+        self.features = nn.Sequential(*(nn.ReLU() if isinstance(m, nn.ReLU) else m for m in kept))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None])
+        self.requires_grad_(False)
+
+    def _compared(self, image: Tensor) -> list[Tensor]:
+        x, compared = (image - self.mean) / self.deviation, []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.weights:
+                compared.append(x)
+        return compared
+
+    def forward(self, restored: Tensor, reference: Tensor) -> Tensor:
+        """Scalar loss of images (N, 3, H, W) in [0, 1]; gradients reach ``restored`` only."""
+        with torch.no_grad():
+            targets = self._compared(reference)
+        losses = [
+            weight * F.l1_loss(found, target) / target.abs().mean()
+            for weight, found, target in zip(
+                self.weights.values(), self._compared(restored), targets, strict=True
+            )
+        ]
+        return torch.stack(losses).sum()

@@ -1,0 +1,174 @@
+"""The course as a graph: its settings, the files that a notebook's result depends on, and one run of it.
+
+The graph itself is the Snakefile. This module imports neither torch nor papermill, so that a run with nothing
+to do ends within seconds.
+"""
+
+import ast
+import fcntl
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sr_utils.errors import UserError
+from sr_utils.parameters import check_types, parse_values, read_parameters, refuse_unknown
+from sr_utils.profiles import PROFILES
+from sr_utils.repository import repository_root, resolve
+
+_DECLARED = read_parameters("profile: str = 'quick'\nseed: int = 0\ndata_root: str = 'data'\nrun_root: str")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run of the whole course."""
+
+    profile: str
+    seed: int
+    data_root: str
+    run_root: str
+
+
+def read_settings(config: Mapping[str, Any]) -> Settings:
+    """Check a run's settings and fill in the rest: `run_root` follows the profile.
+
+    Raises:
+        UserError: an unknown or mistyped setting, an unknown profile, or braces in a folder's name.
+    """
+    for name in config:
+        refuse_unknown(name, _DECLARED, what="setting of the course")
+    # A folder named by digits alone reaches us as a number.
+    config = {name: str(value) if name.endswith("_root") else value for name, value in config.items()}
+    check_types(config, _DECLARED, where="the course")
+    values = {name: parameter.default for name, parameter in _DECLARED.items()} | config
+    refuse_unknown(values["profile"], PROFILES, what="profile")
+    values["run_root"] = values["run_root"] or f"runs/{values['profile']}"
+    for name in ("data_root", "run_root"):
+        if set("{}") & set(values[name]):
+            raise UserError(
+                f"The folder {values[name]} has braces in its name, which the graph cannot take: rename it."
+            )
+    return Settings(**values)
+
+
+def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
+    """Run every notebook that is out of date; return the run's folder and whether there was work.
+
+    Snakemake's own lock outlives a kill and then refuses every later run, so a lock that dies with its
+    process stands in for it.
+
+    Raises:
+        UserError: a setting does not fit, another run is under way, or a notebook failed.
+    """
+    values = parse_values(settings, _DECLARED, where="the course")
+    chosen = read_settings({"profile": profile} | values)
+    root = repository_root()
+    state = root / ".snakemake"
+    state.mkdir(exist_ok=True)
+    with (state / "course.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another run of the course is under way in {root}: wait for it to end."
+            ) from error
+        begun = time.time()
+        status = _snakemake(root, chosen)
+    if status:
+        raise UserError(
+            f"The course stopped before its end: see the message above, mend it and run again ({status})."
+        )
+    executed = (resolve(chosen.run_root) / "notebooks").glob("*.ipynb")
+    return chosen.run_root, any(path.stat().st_mtime >= begun for path in executed)
+
+
+def modules_used(notebook: Path, package: Path) -> list[str]:
+    """The modules of `package` that a notebook imports, and those that these import, as sorted paths.
+
+    Found by reading, not by running: `from sr_utils.x import y`, `from sr_utils import x` and
+    `import sr_utils.x`, at any depth. A notebook that does not exist uses none.
+
+    Raises:
+        UserError: the notebook is not one.
+    """
+    found: set[Path] = set()
+    # Lines that only IPython understands are not Python, and import nothing.
+    lines = (line for line in _code(notebook).splitlines() if not line.lstrip().startswith(("%", "!", "?")))
+    queue = _modules("\n".join(lines), package)
+    while queue:
+        module = queue.pop()
+        if module not in found:
+            found.add(module)
+            queue |= _modules(module.read_text(encoding="utf-8"), package)
+    return sorted(map(str, found))
+
+
+def code_checksum(notebook: Path) -> str:
+    """SHA-256 (hexadecimal) of a notebook's code cells; prose and outputs do not count.
+
+    Raises:
+        UserError: the notebook is not one.
+    """
+    return hashlib.sha256(_code(notebook).encode()).hexdigest()
+
+
+def files_below(folder: Path, *parts: str) -> list[str]:
+    """Every file below the named parts of a folder, sorted, hidden ones left out; a missing part has none.
+
+    Braces are doubled, since the graph reads single ones as wildcards.
+    """
+    paths = (path for part in parts for path in (folder / part).rglob("*"))
+    visible = (path for path in paths if path.is_file() and not path.name.startswith("."))
+    return sorted(str(path).replace("{", "{{").replace("}", "}}") for path in visible)
+
+
+def _snakemake(root: Path, settings: Settings) -> int:
+    """Run Snakemake quietly in `root` and return its exit status; an interrupt waits for its clean-up."""
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--cores", "1", "--nolock"),
+        *("--rerun-incomplete", "--quiet", "all", "--config"),
+        *(f"{name}={json.dumps(value)}" for name, value in vars(settings).items()),
+    ]
+    process = subprocess.Popen(command, cwd=root)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+
+
+def _code(notebook: Path) -> str:
+    """The source of a notebook's code cells; nothing where there is no such file, which Snakemake reports."""
+    if not notebook.is_file():
+        return ""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{notebook} is not a notebook ({error}): restore it with git checkout.") from error
+
+
+def _modules(source: str, package: Path) -> set[Path]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    return set(_existing(names, package))
+
+
+def _existing(names: Iterable[str], package: Path) -> Iterable[Path]:
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == package.name:
+            path = package / f"{parts[1]}.py" if len(parts) > 1 else package / "__init__.py"
+            if path.is_file():
+                yield path

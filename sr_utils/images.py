@@ -1,0 +1,244 @@
+"""Read, write and resize images: float32 tensors (3, H, W), RGB, in [0, 1]."""
+
+import functools
+import math
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from sr_utils.errors import UserError
+from sr_utils.files import atomic_path
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+# Pillow's limit: a small file that claims more is more often an attack on memory than a photograph.
+_MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
+
+# Keys' cubic convolution kernel (1981) with the constant that is exact for quadratics, as in MATLAB.
+_CUBIC_A = -0.5
+
+# BT.601 luma of R, G, B in [0, 1], as MATLAB's rgb2ycbcr: 16/255 for black, 235/255 for white.
+_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+_LUMA_OFFSET = 16 / 255
+
+
+def list_images(folder: str | os.PathLike) -> list[Path]:
+    """The image files in `folder` (not in its sub-folders), sorted by name; hidden files are left out.
+
+    Raises:
+        UserError: the folder is missing, unreadable or holds no image.
+    """
+    folder = Path(folder)
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be listed ({error.strerror}): make it and put images in."
+        ) from error
+    paths = [
+        folder / name
+        for name in names
+        if not name.startswith(".")
+        and os.path.splitext(name)[1].lower() in SUFFIXES
+        and (folder / name).is_file()
+    ]
+    if not paths:
+        endings = " ".join(SUFFIXES)
+        raise UserError(f"The folder {folder} holds no images: put some in (files ending in {endings}).")
+    return paths
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) of an image as `load_image` would return it, from the file's header alone.
+
+    Raises:
+        UserError: the file is missing, unreadable or not an image.
+    """
+    image = _open_with_pillow(path)
+    if image is None:
+        height, width = load_image(path).shape[1:]
+        return height, width
+    with image:
+        width, height = image.size
+        # EXIF orientations 5 to 8 turn the picture by a quarter; of TIFF, Pillow gives the turned size.
+        turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
+def load_image(path: str | os.PathLike) -> torch.Tensor:
+    """Read an image file as a float32 tensor (3, H, W), RGB, in [0, 1].
+
+    16-bit depth is kept, floating-point files are taken to be in [0, 1] and clamped, EXIF rotation is
+    applied, grey is repeated over the channels, transparency is dropped. The content tells the format, not
+    the name.
+
+    Raises:
+        UserError: the file is missing, unreadable, truncated, not an image or too large to be one.
+    """
+    path = Path(path)
+    array = None
+    image = _open_with_pillow(path)
+    if image is not None:
+        with image:
+            try:
+                # OpenCV would fill the missing part of a truncated file with grey; Pillow refuses it.
+                image.load()
+            except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+                raise UserError(f"The image {path} is truncated or corrupt ({error}): replace it.") from error
+            if image.mode == "F":
+                # OpenCV does not turn floating-point grey into colour.
+                array = np.repeat(np.asarray(image)[..., None], 3, axis=2)
+    if array is None:
+        # The name never reaches OpenCV, which cannot open every non-ASCII one.
+        content = np.fromfile(path, dtype=np.uint8)
+        try:
+            array = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        except cv2.error:
+            array = None
+    if array is None:
+        raise UserError(f"The image {path} has a format that cannot be read: save it again as PNG.")
+    return _to_tensor(array[..., ::-1], path)
+
+
+def _open_with_pillow(path: str | os.PathLike) -> Image.Image | None:
+    """Open an image with Pillow, reading its header; None for the TIFF variants that only OpenCV knows.
+
+    Raises:
+        UserError: as `load_image`.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+        if not start:
+            raise UserError(f"The image {path} is empty (zero bytes): replace it.")
+        image = Image.open(path)
+    except FileNotFoundError as error:
+        raise UserError(f"The image {path} does not exist: check the name.") from error
+    except Image.UnidentifiedImageError as error:
+        if start in (b"II*\0", b"MM\0*"):
+            return None
+        raise UserError(f"The file {path} is not an image that can be read: replace or remove it.") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"The image {path} cannot be read ({reason}): check its permissions.") from error
+    # Pillow itself only warns up to twice its limit.
+    if image.width * image.height > _MAX_PIXELS:
+        image.close()
+        raise _too_large(path)
+    return image
+
+
+def _too_large(path: Path) -> UserError:
+    return UserError(
+        f"The image {path} has more than {_MAX_PIXELS // 10**6} million pixels: cut it into parts."
+    )
+
+
+def _to_tensor(array: np.ndarray, path: Path) -> torch.Tensor:
+    """(H, W, 3) RGB of 8 or 16 bit or floating point -> (3, H, W) float32 in [0, 1]."""
+    if np.issubdtype(array.dtype, np.integer):
+        array = array.astype(np.float32) / np.iinfo(array.dtype).max
+    array = np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"The image {path} holds NaN or infinite pixels: save it again as PNG.")
+    return torch.from_numpy(array).clamp_(0, 1)
+
+
+def quantize(image: torch.Tensor) -> torch.Tensor:
+    """Clamp to [0, 1] and round to the 256 levels of an 8-bit file, still as float."""
+    return image.clamp(0, 1).mul(255).round().div(255)
+
+
+def save_image(image: torch.Tensor, path: str | os.PathLike) -> None:
+    """Write a tensor (3, H, W) in [0, 1] as an 8-bit RGB PNG, clamped, rounded, atomically.
+
+    Raises:
+        ValueError: the shape is not (3, H, W), a pixel is not finite, or the name does not end in .png.
+        UserError: the file cannot be written.
+    """
+    path = Path(path)
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"save_image needs a tensor (3, H, W), not {tuple(image.shape)}.")
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"save_image writes PNG files only, and {path.name} does not end in .png.")
+    if not torch.isfinite(image).all():
+        raise ValueError(f"The image for {path} holds NaN or infinite pixels.")
+    array = quantize(image.detach().cpu().float()).mul(255).round().byte().permute(1, 2, 0).numpy()
+    encoded = cv2.imencode(".png", np.ascontiguousarray(array[..., ::-1]))[1]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def to_y(image: torch.Tensor) -> torch.Tensor:
+    """BT.601 luma (N, 1, H, W) of RGB (N, 3, H, W), or (1, H, W) of (3, H, W), as MATLAB's rgb2ycbcr.
+
+    RGB in [0, 1] gives luma in [16/255, 235/255].
+    """
+    weights = image.new_tensor(_LUMA).view(3, 1, 1)
+    return (image * weights).sum(-3, keepdim=True) + _LUMA_OFFSET
+
+
+def imresize(image: torch.Tensor, scale: float) -> torch.Tensor:
+    """Antialiased bicubic resizing of (N, C, H, W) or (C, H, W), equal to MATLAB's `imresize` for doubles.
+
+    Keys' kernel with a = -0.5, widened by 1/scale when the image shrinks, weights normalised, borders
+    mirrored with the edge pixel repeated, output sides ceil(side * scale). Differentiable; keeps dtype and
+    device. Values are not clamped: bicubic weights overshoot at edges, so follow with `quantize` for what a
+    file would hold.
+
+    Raises:
+        ValueError: `scale` is not positive and finite, or the image is not a floating-point tensor.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"imresize needs a positive scale, not {scale}.")
+    if image.ndim not in (3, 4) or not image.is_floating_point():
+        shape = tuple(image.shape)
+        raise ValueError(
+            f"imresize needs a float tensor (N, C, H, W) or (C, H, W), not {image.dtype} {shape}."
+        )
+    rows, columns = (
+        torch.from_numpy(_resize_matrix(side, float(scale))).to(image.device, image.dtype)
+        for side in image.shape[-2:]
+    )
+    return rows @ image @ columns.T
+
+
+@functools.lru_cache(maxsize=64)
+def _resize_matrix(length: int, scale: float) -> np.ndarray:
+    """The (ceil(length * scale), length) matrix that resizes one axis, float64.
+
+    Output pixel i sits at (i + 0.5) / scale - 0.5 of the input, pixel centres at integers.
+    """
+    # Without the small slack 30 * (1/3 as a float) or 100 * 1.1 would gain a row by rounding.
+    size = max(1, math.ceil(length * scale - 1e-9))
+    shrink = min(scale, 1.0)
+    centres = (np.arange(size) + 0.5) / scale - 0.5
+    support = 4 / shrink
+    left = np.floor(centres - support / 2).astype(int)
+    taps = left[:, None] + np.arange(math.ceil(support) + 2)
+    weights = _cubic((centres[:, None] - taps) * shrink)
+    weights /= weights.sum(axis=1, keepdims=True)
+
+    # Mirrored positions: 0 1 2 | 2 1 0 | 0 1 2 ...
+    folded = taps % (2 * length)
+    folded = np.minimum(folded, 2 * length - 1 - folded)
+    matrix = np.zeros((size, length))
+    np.add.at(matrix, (np.arange(size)[:, None], folded), weights)
+    return matrix
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel on |x| < 2 (Keys 1981, equation 15, a = -0.5)."""
+    x = np.abs(x)
+    near = (_CUBIC_A + 2) * x**3 - (_CUBIC_A + 3) * x**2 + 1
+    far = _CUBIC_A * (x**3 - 5 * x**2 + 8 * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

@@ -1,0 +1,158 @@
+"""Use trained models on whole photographs: translate clean to degraded, make pairs, restore, at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sr_utils.deflow import DeFlow, condition_of
+from sr_utils.errors import UserError
+from sr_utils.esrgan import RRDBNet
+from sr_utils.files import checksum, read_json, write_json
+from sr_utils.images import imresize, load_image, quantize, save_image
+from sr_utils.progress import progress
+
+TILE, OVERLAP = 256, 32
+
+
+def crop_to_multiple(image: Tensor, factor: int) -> Tensor:
+    """Cut the bottom and right of (..., H, W) so that both sides are multiples of ``factor``.
+
+    Raises
+    ------
+    UserError: a side is smaller than ``factor``.
+    """
+    height, width = image.shape[-2] // factor * factor, image.shape[-1] // factor * factor
+    if not height or not width:
+        raise UserError(f"An image of {tuple(image.shape[-2:])} pixels is smaller than {factor}; use larger ones.")
+    return image[..., :height, :width]
+
+
+def _pad_to_multiple(image: Tensor, factor: int) -> Tensor:
+    """Extend the bottom and right of (3, H, W) by replication to multiples of ``factor``."""
+    height, width = image.shape[1:]
+    return F.pad(image[None], (0, -width % factor, 0, -height % factor), mode="replicate")[0]
+
+
+def tiles(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
+    """Cut a side into tiles: (start, stop) to read with context and (keep_from, keep_to) to write without."""
+    step = tile - 2 * overlap
+    if length <= tile:
+        yield 0, length, 0, length
+        return
+    for keep_from in range(0, length, step):
+        keep_to = min(keep_from + step, length)
+        yield max(0, keep_from - overlap), min(length, keep_to + overlap), keep_from, keep_to
+
+
+@torch.no_grad()
+def translate_image(
+    model: DeFlow, clean: Tensor, *, temperature: float = 1.0, seed: int = 0, device: str = "cpu"
+) -> Tensor:
+    """Degrade one clean image (3, H, W) in [0, 1] of any size; the result is clamped and rounded to 8 bits.
+
+    The draw depends on ``seed`` and the image's size only. Sides are padded by replication to the multiple that
+    the flow needs, and cut again.
+    """
+    factor = max(model.config.condition_factor, 2**model.config.levels)
+    padded = _pad_to_multiple(clean, factor)[None].to(device)
+    generator = torch.Generator().manual_seed(seed)
+    condition = condition_of(padded, model.config.condition_factor)
+    degraded = model.translate(padded, condition, temperature=temperature, generator=generator)
+    return quantize(degraded[0, :, : clean.shape[1], : clean.shape[2]].cpu())
+
+
+@dataclass(frozen=True)
+class PairFolders:
+    """Generated pairs on disk: a folder of truths and one of degraded images for every draw, same names."""
+
+    truth: Path
+    draws: list[Path]
+    made: int
+    """Images written by this call; 0 when everything was there already."""
+
+    def load(self) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """All draws of each image, and the truths, in the order of their names, as `PairSampler` wants them."""
+        names = sorted(path.name for path in self.truth.glob("*.png"))
+        truths = [load_image(self.truth / name) for name in names]
+        return [[load_image(draw / name) for draw in self.draws] for name in names], truths
+
+
+def make_pairs(
+    model: DeFlow,
+    paths: list[Path],
+    run_root: str | Path,
+    *,
+    scale: int,
+    draws: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    model_path: Path | None = None,
+) -> PairFolders:
+    """Write training pairs: each clean photograph, and ``draws`` degraded versions of it at 1/scale.
+
+    Images go to ``run_root/pairs/truth`` and ``run_root/pairs/draw_0``... as PNG. What an earlier call with the
+    same model file, photographs and settings wrote is kept, so an interrupted call continues.
+    """
+    folder = Path(run_root) / "pairs"
+    settings = {"scale": scale, "draws": draws, "seed": seed, "temperature": temperature}
+    settings |= {"photographs": checksum(paths), "model": checksum([model_path]) if model_path else ""}
+    stamp = folder / "settings.json"
+    unchanged = bool(model_path) and stamp.is_file() and read_json(stamp) == settings
+    if not unchanged:
+        for stale in folder.glob("*/*.png"):
+            stale.unlink()
+        write_json(stamp, settings)
+    result = PairFolders(folder / "truth", [folder / f"draw_{draw}" for draw in range(draws)], 0)
+    made = 0
+    for index, path in enumerate(progress(paths, label="Pairs", total=len(paths))):
+        # The number keeps photographs of the same name from different folders apart.
+        name = f"{index:03d}_{path.stem}.png"
+        targets = [*(draw / name for draw in result.draws), result.truth / name]
+        if all(target.is_file() for target in targets):
+            continue
+        truth = crop_to_multiple(load_image(path), scale)
+        clean = quantize(imresize(truth, 1 / scale))
+        for draw, target in enumerate(targets[:-1]):
+            image_seed = seed + draw * len(paths) + index
+            save_image(translate_image(model, clean, temperature=temperature, seed=image_seed), target)
+            made += 1
+        save_image(truth, targets[-1])
+    return PairFolders(result.truth, result.draws, made)
+
+
+@torch.no_grad()
+def restore_image(network: RRDBNet, low_resolution: Tensor, *, device: str = "cpu") -> Tensor:
+    """Restore one image (3, H, W) in [0, 1] to (3, scale * H, scale * W), clamped and rounded to 8 bits.
+
+    Images longer than 256 pixels are processed in tiles with 32 pixels of context, so memory stays flat.
+    """
+    scale = network.config.scale
+    _, height, width = low_resolution.shape
+    restored = torch.empty(3, scale * height, scale * width)
+    for top, bottom, keep_top, keep_bottom in tiles(height, TILE, OVERLAP):
+        for left, right, keep_left, keep_right in tiles(width, TILE, OVERLAP):
+            part = low_resolution[None, :, top:bottom, left:right].to(device, memory_format=torch.channels_last)
+            out = network(part)[0].cpu()
+            rows = slice(scale * (keep_top - top), scale * (keep_bottom - top))
+            columns = slice(scale * (keep_left - left), scale * (keep_right - left))
+            target = restored[:, scale * keep_top : scale * keep_bottom, scale * keep_left : scale * keep_right]
+            target.copy_(out[:, rows, columns])
+    return quantize(restored)
+
+
+def restore_folder(
+    network: RRDBNet, paths: list[Path], folder: str | Path, *, device: str = "cpu"
+) -> list[Path]:
+    """Restore every image of ``paths`` into ``folder`` as PNG of the same stem; returns the written paths."""
+    written = []
+    for path in progress(paths, label="Restore", total=len(paths)):
+        target = Path(folder) / f"{path.stem}.png"
+        save_image(restore_image(network, load_image(path), device=device), target)
+        written.append(target)
+    return written

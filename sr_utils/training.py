@@ -1,0 +1,324 @@
+"""Training loops of DeFlow and ESRGAN: unpaired likelihood, then pixel, perceptual and adversarial losses.
+
+Both loops keep an exponential moving average of the weights, follow a warm-up and a cosine schedule, clip
+gradients, write a resumable state every few steps and stop at the first loss that is not finite. A run that
+continues from its state ends with the same weights as one that was never interrupted (same machine and number of
+threads). They run on the device that they are given.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from sr_utils.checkpoints import load_state, save_state
+from sr_utils.datasets import PairSampler, PatchSampler
+from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, condition_of
+from sr_utils.errors import UserError
+from sr_utils.esrgan import Discriminator, PerceptualLoss, RRDBNet, adversarial_loss, discriminator_loss
+from sr_utils.features import imagenet_features
+from sr_utils.progress import progress
+
+
+class TrainingError(RuntimeError):
+    """A loss or gradient became NaN or infinite; the message says at which step and where to look."""
+
+
+@dataclass(frozen=True)
+class DeFlowTraining:
+    """How a DeFlow is trained. The paper's own: 100,000 steps of 8 patches of 160x160."""
+
+    steps: int
+    patch: int = 64
+    """Side of the random crops, in pixels of the low-resolution images."""
+    batch: int = 16
+    """Images a step; half of them clean, half degraded."""
+    learning_rate: float = 5e-4
+    shift_rate_factor: float = 10.0
+    """Learning rate of mu and M relative to the rest. The flow is held to the clean domain's unit scale, where the
+    degraded latents' deviation may be ten, so M has much further to go than any weight of the flow."""
+    ema_decay: float = 0.999
+    gradient_clip: float = 10.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ESRGANTraining:
+    """How an ESRGAN is trained: ``pixel_steps`` of L1, then ``gan_steps`` with all three losses."""
+
+    pixel_steps: int
+    gan_steps: int
+    patch: int = 40
+    """Side of the low-resolution crops; patch * scale must be a multiple of 8."""
+    batch: int = 8
+    learning_rate: float = 4e-4
+    gan_learning_rate: float = 1e-4
+    pixel_weight: float = 1.0
+    perceptual_weight: float = 0.1
+    adversarial_weight: float = 0.005
+    ema_decay: float = 0.998
+    gradient_clip: float = 10.0
+    mixed_precision: bool = False
+    """bfloat16 for the convolutions; twice as fast where the processor has it, slower where it has not."""
+    seed: int = 0
+
+
+@dataclass
+class History:
+    """What a run recorded: one entry a logged step, each a dictionary with ``step`` and its losses."""
+
+    records: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, step: int, **values: float) -> None:
+        self.records.append({"step": step, **values})
+
+    def curve(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of one recorded quantity."""
+        found = [(record["step"], record[name]) for record in self.records if name in record]
+        return [step for step, _ in found], [value for _, value in found]
+
+
+def learning_rate_at(step: int, *, steps: int, peak: float, warmup: int = 50) -> float:
+    """Linear warm-up, then a cosine from ``peak`` down to a twentieth of it."""
+    warmup = min(warmup, max(1, steps // 10))
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    phase = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, phase))))
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a model's parameters, buffers copied as they are."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer, clip: float, *, rate: float, step: int, what: str) -> None:
+    """One optimiser step at learning rate ``rate``; raises `TrainingError` on a loss or gradient not finite."""
+    if not torch.isfinite(loss):
+        raise TrainingError(f"The {what} loss is {loss.item()} at step {step}; lower the learning rate.")
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    if not torch.isfinite(norm):
+        raise TrainingError(f"The {what} gradient is not finite at step {step}; lower the learning rate.")
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("rate_factor", 1.0)
+    optimiser.step()
+
+
+class _Run:
+    """What both loops save and restore: modules, averages, optimisers, samplers, random state, history."""
+
+    def __init__(self, config, parts: dict[str, nn.Module | torch.optim.Optimizer], samplers: dict, state_path):
+        self.config, self.parts, self.samplers = asdict(config), parts, samplers
+        self.state_path = None if state_path is None else Path(state_path)
+        self.history, self.start = History(), 0
+
+    def resume(self) -> None:
+        """Continue from the state file if there is one; it must have been written with the same settings."""
+        if self.state_path is None or not self.state_path.is_file():
+            return
+        state = load_state(self.state_path)
+        if state["config"] != self.config:
+            raise UserError(
+                f"The training state {self.state_path} was written with other settings; delete it to start again."
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        for name, sampler in self.samplers.items():
+            sampler.load_state(state["samplers"][name])
+        torch.set_rng_state(state["random"])
+        self.history, self.start = History(state["history"]), state["step"]
+
+    def save(self, step: int) -> None:
+        if self.state_path is None:
+            return
+        save_state(
+            self.state_path,
+            {
+                "config": self.config,
+                "step": step,
+                "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                "samplers": {name: sampler.state() for name, sampler in self.samplers.items()},
+                "random": torch.get_rng_state(),
+                "history": self.history.records,
+            },
+        )
+
+
+def train_deflow(
+    model: DeFlow,
+    clean: list[Tensor],
+    degraded: list[Tensor],
+    config: DeFlowTraining,
+    *,
+    state_path: str | Path | None = None,
+    save_every: int = 500,
+    log_every: int = 10,
+    device: str = "cpu",
+    stop_after: int | None = None,
+) -> History:
+    """Maximise the likelihood of clean and degraded images that are not paired (DeFlow, eq. 10).
+
+    Parameters
+    ----------
+    model: trained in place; on return it holds the averaged weights.
+    clean, degraded: images (3, H, W) in [0, 1] at the same resolution; contents need not match.
+    state_path: file to continue from and to write every ``save_every`` steps.
+    stop_after: stop at this step, as an interruption would (the schedule stays that of ``config.steps``).
+
+    Raises
+    ------
+    TrainingError: a loss or gradient is not finite. UserError: an image is smaller than the patch.
+    """
+    torch.manual_seed(config.seed)
+    model.to(device).train()
+    model.set_domain_statistics(clean, degraded)
+    average = averaged(model, config.ema_decay)
+    shifts = list(model.shifts.parameters())
+    flow = [parameter for name, parameter in model.named_parameters() if not name.startswith("shifts.")]
+    groups = [{"params": flow}, {"params": shifts, "rate_factor": config.shift_rate_factor}]
+    optimiser = torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.99))
+    samplers = {
+        "clean": PatchSampler(clean, config.patch, seed=config.seed),
+        "degraded": PatchSampler(degraded, config.patch, seed=config.seed + 1),
+    }
+    run = _Run(config, {"model": model, "average": average, "optimiser": optimiser}, samplers, state_path)
+    run.resume()
+    half = config.batch // 2
+    domain = torch.tensor([CLEAN] * half + [DEGRADED] * (config.batch - half), device=device)
+    last = config.steps if stop_after is None else min(stop_after, config.steps)
+    for step in progress(range(run.start, last), label="DeFlow", total=config.steps, initial=run.start):
+        image = torch.cat([samplers["clean"].next(half), samplers["degraded"].next(config.batch - half)]).to(device)
+        nll = model(image, condition_of(image, model.config.condition_factor), domain)
+        rate = learning_rate_at(step, steps=config.steps, peak=config.learning_rate)
+        descend(nll.mean(), optimiser, config.gradient_clip, rate=rate, step=step, what="DeFlow")
+        average.update_parameters(model)
+        if step % log_every == 0 or step == config.steps - 1:
+            clean_nll, degraded_nll = nll[:half].mean().item(), nll[half:].mean().item()
+            run.history.add(step, nll=nll.mean().item(), nll_clean=clean_nll, nll_degraded=degraded_nll)
+        if (step + 1) % save_every == 0 or step + 1 == last:
+            run.save(step + 1)
+    model.load_state_dict(average.module.state_dict())
+    model.eval()
+    return run.history
+
+
+def train_esrgan(
+    network: RRDBNet,
+    discriminator: Discriminator,
+    samples: PairSampler,
+    config: ESRGANTraining,
+    *,
+    state_path: str | Path | None = None,
+    save_every: int = 250,
+    log_every: int = 10,
+    device: str = "cpu",
+    stop_after: int | None = None,
+) -> History:
+    """Train a restoring network on pairs: L1 first, then L1, perceptual and relativistic adversarial loss.
+
+    Parameters
+    ----------
+    network, discriminator: trained in place; on return ``network`` holds the averaged weights.
+    samples: yields aligned crops (low resolution, high resolution), (N, 3, patch, patch) and scale times that.
+    state_path, stop_after: as in `train_deflow`.
+
+    Raises
+    ------
+    TrainingError: a loss or gradient is not finite.
+
+    Notes
+    -----
+    ESRGAN (section 3) weighs 0.01 L1 + 1 perceptual (VGG-19, conv5_4) + 0.005 adversarial. Here L1 leads and
+    the perceptual distance is VGG-16's, relative to the features' own magnitude, which keeps small networks with
+    short schedules from inventing texture.
+    """
+    torch.manual_seed(config.seed)
+    for part in (network, discriminator):
+        part.to(device=device, memory_format=torch.channels_last).train()
+    average = averaged(network, config.ema_decay)
+    optimisers = {
+        "network": torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99)),
+        "discriminator": torch.optim.Adam(discriminator.parameters(), lr=config.gan_learning_rate, betas=(0.9, 0.99)),
+    }
+    perceptual = None
+    if config.gan_steps:
+        perceptual = PerceptualLoss(imagenet_features("vgg16")).to(device, memory_format=torch.channels_last)
+    parts = {"network": network, "discriminator": discriminator, "average": average}
+    parts |= {f"{name}_optimiser": optimiser for name, optimiser in optimisers.items()}
+    run = _Run(config, parts, {"pairs": samples}, state_path)
+    run.resume()
+    steps = config.pixel_steps + config.gan_steps
+    last = steps if stop_after is None else min(stop_after, steps)
+    for step in progress(range(run.start, last), label="ESRGAN", total=steps, initial=run.start):
+        low, high = (
+            part.to(device=device, memory_format=torch.channels_last) for part in samples.next(config.batch)
+        )
+        losses = _esrgan_step(network, discriminator, perceptual, optimisers, low, high, config, step)
+        average.update_parameters(network)
+        if step % log_every == 0 or step == steps - 1:
+            run.history.add(step, **losses)
+        if (step + 1) % save_every == 0 or step + 1 == last:
+            run.save(step + 1)
+    network.load_state_dict(average.module.state_dict())
+    for part in (network, discriminator):
+        part.eval()
+    return run.history
+
+
+def _esrgan_step(
+    network: RRDBNet,
+    discriminator: Discriminator,
+    perceptual: PerceptualLoss | None,
+    optimisers: dict[str, torch.optim.Optimizer],
+    low: Tensor,
+    high: Tensor,
+    config: ESRGANTraining,
+    step: int,
+) -> dict[str, float]:
+    """One step of either stage; returns the losses as numbers."""
+    autocast = torch.autocast(low.device.type, dtype=torch.bfloat16, enabled=config.mixed_precision)
+    with autocast:
+        restored = network(low)
+    restored = restored.float()
+    pixel = F.l1_loss(restored, high)
+    if step < config.pixel_steps:
+        rate = learning_rate_at(step, steps=config.pixel_steps, peak=config.learning_rate)
+        descend(pixel, optimisers["network"], config.gradient_clip, rate=rate, step=step, what="ESRGAN pixel")
+        return {"pixel": pixel.item()}
+
+    rate = learning_rate_at(step - config.pixel_steps, steps=config.gan_steps, peak=config.gan_learning_rate)
+    discriminator.requires_grad_(False)
+    with autocast:
+        perceived = perceptual(restored, high)
+        with torch.no_grad():
+            real_logits = discriminator(high)
+        adversarial = adversarial_loss(real_logits.float(), discriminator(restored).float())
+    total = (
+        config.pixel_weight * pixel
+        + config.perceptual_weight * perceived.float()
+        + config.adversarial_weight * adversarial
+    )
+    descend(total, optimisers["network"], config.gradient_clip, rate=rate, step=step, what="ESRGAN generator")
+
+    discriminator.requires_grad_(True)
+    with autocast:
+        real_logits, fake_logits = discriminator(torch.cat([high, restored.detach()])).float().chunk(2)
+    judged = discriminator_loss(real_logits, fake_logits)
+    descend(
+        judged, optimisers["discriminator"], config.gradient_clip, rate=rate, step=step, what="ESRGAN discriminator"
+    )
+    return {
+        "pixel": pixel.item(),
+        "perceptual": perceived.item(),
+        "adversarial": adversarial.item(),
+        "discriminator": judged.item(),
+    }

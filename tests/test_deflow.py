@@ -1,0 +1,167 @@
+"""DeFlow as a density and as a translator: inversion, likelihood, covariance, sampling, normalisation."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sr_utils.checkpoints import load_model
+from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, LatentShift, condition_of
+
+SMALL = DeFlowConfig(steps=2, hidden=8, features=6, encoder_blocks=1)
+CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "base_deflow.safetensors"
+
+
+def random_model(config=SMALL, spread=0.05):
+    """A double-precision model with initialised actnorms and parameters away from their start."""
+    torch.manual_seed(0)
+    model = DeFlow(config).double().train()
+    image = torch.rand(4, 3, 32, 32, dtype=torch.float64)
+    model(image, condition_of(image, config.condition_factor), torch.tensor([0, 1, 0, 1]))
+    for parameter in model.parameters():
+        parameter.data += spread * torch.randn_like(parameter)
+    return model.eval()
+
+
+@pytest.fixture
+def image():
+    torch.manual_seed(3)
+    return torch.rand(2, 3, 32, 48, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("levels,factor", [(1, 8), (2, 4), (3, 8), (3, 2)])
+def test_decode_inverts_encode(levels, factor):
+    config = replace(SMALL, levels=levels, condition_factor=factor)
+    model = random_model(config)
+    image = torch.rand(2, 3, 16, 24, dtype=torch.float64)
+    condition = condition_of(image, factor)
+    decoded = model.decode(model.encode(image, condition), condition)
+    assert (decoded - image).abs().max() < 1e-9
+
+
+def test_latents_have_as_many_numbers_as_the_image(image):
+    latents = random_model().encode(image, condition_of(image, 8))
+    assert [tuple(latent.shape) for latent in latents] == [(2, 6, 16, 24), (2, 12, 8, 12), (2, 48, 4, 6)]
+    assert sum(latent[0].numel() for latent in latents) == image[0].numel()
+
+
+@pytest.mark.parametrize("domain", [CLEAN, DEGRADED])
+def test_likelihood_equals_the_change_of_variables_by_autograd(domain):
+    model = random_model()
+    image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    condition = condition_of(image, 8)
+
+    def flat(value):
+        return torch.cat([latent.flatten() for latent in model.encode(value, condition)])
+
+    jacobian = torch.autograd.functional.jacobian(flat, image).reshape(192, 192)
+    log_density = torch.linalg.slogdet(jacobian).logabsdet
+    for shift, latent in zip(model.shifts, model.encode(image, condition), strict=True):
+        channels = latent.shape[1]
+        mean, covariance = torch.zeros(channels).double(), torch.eye(channels).double()
+        if domain == DEGRADED:
+            mean, covariance = shift.mean, torch.eye(channels).double() + shift.factor @ shift.factor.T
+        density = torch.distributions.MultivariateNormal(mean, covariance)
+        log_density = log_density + density.log_prob(latent[0].permute(1, 2, 0)).sum()
+    found = model(image, condition, torch.tensor([domain]))
+    torch.testing.assert_close(found[0], -log_density / (192 * math.log(2)), rtol=1e-9, atol=1e-9)
+
+
+def test_training_adds_noise_and_its_bits_and_evaluation_neither(image):
+    model, domain = random_model(), torch.tensor([0, 1])
+    condition = condition_of(image, 8)
+    assert torch.equal(model(image, condition, domain), model(image, condition, domain))
+    noisy = model(image, condition, domain, noise=True)
+    assert not torch.equal(noisy, model(image, condition, domain, noise=True))
+    assert (noisy - model(image, condition, domain) - 8).abs().max() < 2  # ln(256) is 8 bits
+
+
+def test_gradients_reach_every_parameter(image):
+    model = random_model().train()
+    model(image, condition_of(image, 8), torch.tensor([0, 1])).mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_the_covariance_learns_from_its_start_and_would_not_from_zero():
+    def gradient(start):
+        torch.manual_seed(0)
+        shift = LatentShift(4, start)
+        shift.log_prob(3 * torch.randn(2, 4, 8, 8), torch.tensor([DEGRADED, DEGRADED])).sum().backward()
+        return shift.factor.grad
+
+    assert gradient(DeFlowConfig().initial_shift).abs().max() > 1
+    assert torch.equal(gradient(0.0), torch.zeros(4, 4))
+
+
+def test_the_shift_recovers_known_moments():
+    torch.manual_seed(0)
+    true_mean, true_factor = torch.tensor([0.5, -1.0]), torch.tensor([[1.5, 0.0], [0.8, 0.3]])
+    z = torch.randn(64, 2, 16, 16) + true_mean[:, None, None]
+    z = z + torch.einsum("ij,njhw->nihw", true_factor, torch.randn_like(z))
+    shift, domain = LatentShift(2, 0.5), torch.ones(64, dtype=torch.long)
+    optimiser = torch.optim.Adam(shift.parameters(), lr=0.03)
+    for _ in range(300):
+        optimiser.zero_grad()
+        (-shift.log_prob(z, domain).mean() / 512).backward()
+        optimiser.step()
+    torch.testing.assert_close(shift.mean.detach(), true_mean, atol=0.05, rtol=0)
+    expected = torch.eye(2) + true_factor @ true_factor.T
+    torch.testing.assert_close(shift.covariance().detach(), expected, atol=0.1, rtol=0)
+
+
+def test_translate_repeats_by_seed_and_temperature_zero_has_no_randomness(image):
+    model, condition = random_model(), condition_of(image, 8)
+
+    def draw(seed, temperature=1.0):
+        return model.translate(
+            image, condition, temperature=temperature, generator=torch.Generator().manual_seed(seed)
+        )
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+    assert torch.equal(draw(1, 0.0), draw(2, 0.0))
+    assert not draw(1).requires_grad
+
+
+def test_without_a_shift_translation_returns_the_image(image):
+    model = random_model()
+    for shift in model.shifts:
+        shift.mean.data.zero_()
+        shift.factor.data.zero_()
+    assert (model.translate(image, condition_of(image, 8)) - image).abs().max() < 1e-9
+
+
+def test_domain_normalisation_matches_statistics_and_stays_a_density(image):
+    config = replace(SMALL, domain_normalisation=True)
+    model = random_model(config)
+    clean, degraded = [image[0].float()], [(0.5 * image[1] + 0.2).float()]
+    model.set_domain_statistics(clean, degraded)
+    scale, offset = model._normalisation()
+    moved = degraded[0] * scale.float() + offset.float()
+    torch.testing.assert_close(moved.mean((1, 2)), clean[0].mean((1, 2)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(moved.std((1, 2)), clean[0].std((1, 2)), atol=1e-4, rtol=0)
+    # A density integrates to one whatever the units, so stretching by s costs exactly log2(s) a dimension.
+    plain = random_model(SMALL)
+    plain.load_state_dict(model.state_dict())
+    condition, domain = condition_of(image, 8), torch.tensor([DEGRADED, DEGRADED])
+    by_hand = plain(image * scale + offset, condition * scale + offset, domain) - scale.log2().mean()
+    torch.testing.assert_close(model(image, condition, domain), by_hand)
+
+
+@pytest.mark.skipif(not CHECKPOINT.is_file(), reason="no base checkpoint yet")
+def test_ten_thousand_sampled_patches_are_finite_and_of_sane_size():
+    model = load_model(CHECKPOINT, DeFlow)
+    generator = torch.Generator().manual_seed(0)
+    furthest = 0.0
+    for _ in range(20):
+        # Smooth ramps, flat patches and white noise: what photographs hold and what they do not.
+        ramp = torch.linspace(-0.5, 0.5, 16) * torch.rand(500, 3, 16, 1, generator=generator)
+        noise = torch.randn(500, 3, 16, 16, generator=generator) * torch.rand(500, 1, 1, 1, generator=generator) / 4
+        patch = (torch.rand(500, 3, 1, 1, generator=generator) + ramp + noise).clamp(0, 1)
+        degraded = model.translate(patch, condition_of(patch, 8), temperature=1.2, generator=generator)
+        assert torch.isfinite(degraded).all()
+        furthest = max(furthest, degraded.abs().max().item())
+    assert furthest < 100

@@ -1,0 +1,90 @@
+"""The restoring network at every scale, the discriminator and the three losses."""
+
+import pytest
+import torch
+
+from sr_utils.errors import UserError
+from sr_utils.esrgan import (
+    Discriminator,
+    DiscriminatorConfig,
+    PerceptualLoss,
+    RRDBNet,
+    RRDBNetConfig,
+    adversarial_loss,
+    discriminator_loss,
+)
+from sr_utils.features import imagenet_features
+from sr_utils.rrdb import RRDB, ResidualDenseBlock
+
+TINY = dict(features=8, growth=4, blocks=1)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize("size", [(8, 12), (7, 13), (1, 1)])
+def test_any_size_is_scaled_exactly(scale, size):
+    network = RRDBNet(RRDBNetConfig(scale=scale, **TINY))
+    assert network(torch.rand(2, 3, *size)).shape == (2, 3, scale * size[0], scale * size[1])
+
+
+def test_scales_share_all_weights_but_the_first():
+    shapes = [
+        {name: value.shape for name, value in RRDBNet(RRDBNetConfig(scale=scale, **TINY)).state_dict().items()}
+        for scale in (1, 2, 4)
+    ]
+    different = {name for name in shapes[0] if len({shape[name] for shape in shapes}) > 1}
+    assert different == {"first.weight"}
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(UserError, match="scale 3"):
+        RRDBNetConfig(scale=3)
+
+
+@pytest.mark.parametrize(
+    "module,channels",
+    [
+        (ResidualDenseBlock(8, 4), 8),
+        (RRDB(8, 4), 8),
+        (RRDBNet(RRDBNetConfig(**TINY)), 3),
+        (Discriminator(DiscriminatorConfig(features=4)), 3),
+    ],
+)
+def test_gradients_reach_every_parameter(module, channels):
+    torch.manual_seed(0)
+    module(torch.rand(1, channels, 16, 16)).square().mean().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_the_published_size_has_the_published_number_of_parameters():
+    network = RRDBNet(RRDBNetConfig(scale=4, features=64, growth=32, blocks=23))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 16_697_987
+
+
+def test_relativistic_losses_against_their_definition():
+    torch.manual_seed(0)
+    real, fake = torch.randn(5), torch.randn(5)
+    real_first = torch.sigmoid(real - fake.mean())
+    fake_first = torch.sigmoid(fake - real.mean())
+    by_hand = -(torch.log(real_first).mean() + torch.log(1 - fake_first).mean()) / 2
+    torch.testing.assert_close(discriminator_loss(real, fake), by_hand)
+    swapped = -(torch.log(1 - real_first).mean() + torch.log(fake_first).mean()) / 2
+    torch.testing.assert_close(adversarial_loss(real, fake), swapped)
+
+
+def test_perceptual_loss_is_zero_on_equal_images_and_grows_with_blur():
+    loss = PerceptualLoss(imagenet_features("vgg16"))
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 32, 32)
+    blurred = torch.nn.functional.avg_pool2d(image, 3, 1, 1)
+    more = torch.nn.functional.avg_pool2d(blurred, 3, 1, 1)
+    assert loss(image, image) == 0
+    assert 0 < loss(blurred, image) < loss(more, image)
+
+
+def test_perceptual_loss_teaches_the_restored_image_only():
+    loss = PerceptualLoss(imagenet_features("vgg16"))
+    restored = torch.rand(1, 3, 32, 32, requires_grad=True)
+    loss(restored, torch.rand(1, 3, 32, 32)).backward()
+    assert restored.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in loss.parameters())

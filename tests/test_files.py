@@ -1,0 +1,87 @@
+import errno
+import json
+
+import pytest
+
+from sr_utils.errors import UserError
+from sr_utils.files import atomic_path, checksum, read_json, write_json
+
+
+def test_atomic_path_renames_and_leaves_nothing_else(tmp_path):
+    target = tmp_path / "deep" / "ä b.png"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".png"
+        temporary.write_bytes(b"whole")
+        assert not target.exists()
+    assert target.read_bytes() == b"whole"
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_failure_keeps_the_old_file(tmp_path, failure):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with pytest.raises(failure), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise failure
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_full_disk_names_the_file_and_keeps_the_old_one(tmp_path):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with pytest.raises(UserError, match=r"disk is full.*a\.json.*free some space"), atomic_path(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folder_that_is_a_file(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match="cannot be written"), atomic_path(tmp_path / "runs" / "a.json"):
+        pass
+
+
+def test_finished_file_is_as_readable_as_any_other(tmp_path):
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "atomic") as temporary:
+        temporary.write_bytes(b"")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_json_round_trip(tmp_path):
+    value = {"rows": [{"method": "bicubic", "psnr": 27.5}], "name": "Zürich"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert "Zürich" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert json.loads((tmp_path / "a.json").read_text()) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])
+def test_read_json_missing_or_corrupt(tmp_path, content):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json"):
+        read_json(path)
+
+
+def test_checksum(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / folder / name).write_text(name)
+    first = checksum([tmp_path / "one" / "a", tmp_path / "one" / "b"])
+    assert first == checksum([tmp_path / "two" / "b", tmp_path / "two" / "a"])
+    (tmp_path / "two" / "b").write_text("c")
+    assert first != checksum([tmp_path / "two" / "a", tmp_path / "two" / "b"])
+    with pytest.raises(UserError, match="missing"):
+        checksum([tmp_path / "missing"])
