@@ -104,7 +104,7 @@ use rule notebook as esrgan_training with:
         source=source("05_esrgan_training"),
         modules=modules("05_esrgan_training"),
         pairs=f"{RUN}/pairs",
-        base=checkpoints("base_esrgan_*") + checkpoints("base_discriminator_*"),
+        base=checkpoints("base_esrgan_*") + checkpoints("base_discriminator*"),
     output:
         executed=f"{EXECUTED}/05_esrgan_training.ipynb",
         weights=update(f"{RUN}/esrgan.safetensors"),

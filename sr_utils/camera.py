@@ -1,21 +1,25 @@
 """The hidden camera of task 1: what a small sensor does to a clean picture.
 
-`data/build.py` sends the clean low-resolution test pictures through this simulation to make `task1/Input`. The
-learner sees only its output. No other module of `sr_utils` and no notebook may import this one (a test walks the
-imports), and the parameters drawn for the 100 pictures are stored nowhere.
+`data/build.py` sends the clean low-resolution test pictures through this simulation to make `task1/Input`.
+The learner sees only its output. No other module of `sr_utils` and no notebook may import this one (a test
+walks the imports), and the parameters drawn for the 100 pictures are stored nowhere.
 
-The order of the steps is the one of Brooks et al., "Unprocessing Images for Learned Raw Denoising" (CVPR 2019): undo
-the tone curve, the display gamma and the white balance to reach linear sensor values, spoil those, then develop them
-again. The steps that spoil:
+The order of the steps is that of Brooks et al. 2019: undo the tone curve, the display gamma and the white
+balance to reach linear sensor values, spoil those, then develop them again. The steps that spoil:
 
 - a slight optical blur;
 - an RGGB Bayer mosaic, so each pixel keeps one colour out of three;
-- noise of variance a x + b, shot noise plus read noise (Foi et al., "Practical Poissonian-Gaussian noise modeling and
-  fitting for single-image raw-data", IEEE TIP 2008, eq. 3);
+- noise of variance a x + b, shot noise plus read noise (Foi et al. 2008, equation 3);
 - demosaicing, which spreads the noise of a pixel over its neighbours and its colours;
 - JPEG.
 
 The noise that comes out is therefore coloured, spatially correlated and dependent on the signal.
+
+References
+----------
+Brooks et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019.
+Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data", IEEE
+Transactions on Image Processing, 2008.
 """
 
 import math
@@ -28,8 +32,10 @@ from torch import Tensor
 
 from sr_utils.errors import UserError
 
+SHOT_RANGE = (0.0030, 0.0145)  # of the shot noise a; gives residuals of about 6 to 18 grey levels of 255
+
 _PAD = 8  # pixels of mirror border around the mosaic, so that demosaicing treats the border like the rest
-_BLACK = 8192  # 16-bit pedestal: noise below black survives until the picture is developed, as in a real sensor
+_BLACK = 8192  # 16-bit pedestal: noise below black survives until the picture is developed, as in a sensor
 _WHITE = 2**15  # 16-bit steps from black to white; leaves as much again above white
 
 
@@ -37,9 +43,11 @@ _WHITE = 2**15  # 16-bit steps from black to white; leaves as much again above w
 class CameraParameters:
     """One camera setting.
 
+    Parameters
+    ----------
     shot, read: a and b of the noise variance a x + b, for linear sensor values x in [0, 1].
     red_gain, blue_gain: white balance gains; green has gain 1.
-    contrast: 0 is no tone curve, 1 the full smooth step 3 t^2 - 2 t^3.
+    contrast: 0 is no tone curve, towards 1 the smooth step 3 t^2 - 2 t^3.
     blur: standard deviation of the optical blur, in pixels.
     jpeg_quality: 1 to 100.
     """
@@ -54,10 +62,11 @@ class CameraParameters:
 
 
 def sample_parameters(generator: torch.Generator) -> CameraParameters:
-    """Draws one camera setting: a noise level log-uniform over nearly five stops, the rest uniform.
+    """Draw one camera setting: shot noise log-uniform over `SHOT_RANGE`, the rest uniform.
 
-    The read noise follows the shot noise on a straight line in log-log, with some scatter, as measured on real
-    sensors over their ISO range (Brooks et al. 2019, section 3.1).
+    The read noise follows the shot noise on a straight line in log-log, with some scatter, as on real sensors
+    over their ISO range (Brooks et al. 2019, section 3.1). The line is a low one: more read noise would be
+    cut off at black and tint the dark colours.
     """
 
     def uniform(low: float, high: float) -> float:
@@ -76,10 +85,6 @@ def sample_parameters(generator: torch.Generator) -> CameraParameters:
     )
 
 
-SHOT_RANGE = (0.0018, 0.010)
-"""Range of the shot noise a; it sets the residuals of task 1 (about 6 to 18 grey levels of 255)."""
-
-
 def srgb_to_linear(image: np.ndarray) -> np.ndarray:
     """Inverse of the sRGB transfer function (IEC 61966-2-1), values in [0, 1]."""
     return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
@@ -87,11 +92,12 @@ def srgb_to_linear(image: np.ndarray) -> np.ndarray:
 
 def linear_to_srgb(image: np.ndarray) -> np.ndarray:
     """sRGB transfer function (IEC 61966-2-1), values in [0, 1]."""
-    return np.where(image <= 0.0031308, image * 12.92, 1.055 * np.maximum(image, 0.0031308) ** (1 / 2.4) - 0.055)
+    power = 1.055 * np.maximum(image, 0.0031308) ** (1 / 2.4) - 0.055
+    return np.where(image <= 0.0031308, image * 12.92, power)
 
 
 def tone_curve(image: np.ndarray, contrast: float) -> np.ndarray:
-    """Blend of the identity and the smooth step 3 t^2 - 2 t^3; increasing on [0, 1] for contrast in [0, 1)."""
+    """Blend of the identity and the smooth step 3 t^2 - 2 t^3; increasing for contrast in [0, 1)."""
     return (1 - contrast) * image + contrast * image**2 * (3 - 2 * image)
 
 
@@ -110,7 +116,7 @@ def bayer_mosaic(linear: np.ndarray) -> np.ndarray:
 
 
 def add_sensor_noise(raw: np.ndarray, shot: float, read: float, generator: torch.Generator) -> np.ndarray:
-    """Adds Gaussian noise of variance shot * raw + read to linear values; the result is not clipped.
+    """Add Gaussian noise of variance shot * raw + read to linear values; the result is not clipped.
 
     The Gaussian stands for the Poisson law of the photon count, as in Foi et al. 2008, section II-B.
     """
@@ -119,7 +125,7 @@ def add_sensor_noise(raw: np.ndarray, shot: float, read: float, generator: torch
 
 
 def demosaic(raw: np.ndarray) -> np.ndarray:
-    """(H, W) RGGB mosaic to (H, W, 3) RGB with OpenCV's edge-aware interpolation, in 16 bits over a pedestal."""
+    """(H, W) RGGB mosaic to (H, W, 3) RGB by OpenCV's edge-aware interpolation, in 16 bits."""
     steps = np.clip(np.rint(raw * _WHITE + _BLACK), 0, 65535).astype(np.uint16)
     return (cv2.cvtColor(steps, cv2.COLOR_BayerRGGB2RGB_EA).astype(np.float64) - _BLACK) / _WHITE
 
@@ -132,14 +138,26 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def simulate_camera(clean: Tensor, parameters: CameraParameters, generator: torch.Generator) -> Tensor:
-    """Photographs a clean picture with the simulated camera.
+    """Photograph a clean picture with the simulated camera.
 
-    clean: (3, H, W) in [0, 1], sRGB, H and W even and at least 16. generator: CPU generator of the sensor noise.
-    Returns (3, H, W) float32 in [0, 1], on 8-bit levels. Raises UserError for another shape.
+    Parameters
+    ----------
+    clean: (3, H, W), sRGB in [0, 1], H and W even and at least 16.
+    parameters: the camera setting.
+    generator: CPU generator, the source of the sensor noise.
+
+    Returns
+    -------
+    (3, H, W) float32 in [0, 1], on 8-bit levels.
+
+    Raises
+    ------
+    UserError: the image has another shape.
     """
-    if clean.ndim != 3 or clean.shape[0] != 3 or min(clean.shape[1:]) < 16 or any(s % 2 for s in clean.shape[1:]):
+    shape = tuple(clean.shape)
+    if len(shape) != 3 or shape[0] != 3 or any(side < 16 or side % 2 for side in shape[1:]):
         raise UserError(
-            f"simulate_camera got an image of shape {tuple(clean.shape)}; give (3, H, W) with even sides of 16 or more."
+            f"simulate_camera got the shape {shape}; give (3, H, W) with even sides of 16 or more."
         )
     image = np.clip(clean.detach().cpu().double().numpy().transpose(1, 2, 0), 0.0, 1.0)
     gains = np.array([parameters.red_gain, 1.0, parameters.blue_gain])

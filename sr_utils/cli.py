@@ -61,7 +61,7 @@ def headline(run_root: Path = Path("runs/quick")) -> None:
     Args:
         run_root: the run's folder.
     """
-    from sr_utils.publish import headline_table
+    from sr_utils.headline import headline_table
 
     print(f"\n{headline_table(run_root)}\n\nExecuted notebooks: {run_root / 'notebooks'}")
 

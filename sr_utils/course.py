@@ -1,4 +1,4 @@
-"""What every notebook of the course does first and last: check parameters, seed, say where numbers come from."""
+"""What every notebook of the course does first and last: check, seed, say where numbers come from."""
 
 import os
 import random

@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message is one sentence that names what is wrong, where, and how to mend it. Entry points show the
     message without a traceback; anything else that is raised is a defect of the project.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback; papermill and nbclient still see the error."""
+        return [f"{type(self).__name__}: {self}"]

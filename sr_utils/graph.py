@@ -19,8 +19,10 @@ from typing import Any
 
 from sr_utils.errors import UserError
 from sr_utils.parameters import check_types, parse_values, read_parameters, refuse_unknown
-from sr_utils.profiles import PROFILES
 from sr_utils.repository import repository_root, resolve
+
+PROFILE_NAMES = ("smoke", "quick", "full", "gpu")
+"""The names of `sr_utils.profiles.PROFILES`, which to import takes longer than a run with nothing to do."""
 
 _DECLARED = read_parameters("profile: str = 'quick'\nseed: int = 0\ndata_root: str = 'data'\nrun_root: str")
 
@@ -47,7 +49,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     config = {name: str(value) if name.endswith("_root") else value for name, value in config.items()}
     check_types(config, _DECLARED, where="the course")
     values = {name: parameter.default for name, parameter in _DECLARED.items()} | config
-    refuse_unknown(values["profile"], PROFILES, what="profile")
+    refuse_unknown(values["profile"], PROFILE_NAMES, what="profile")
     values["run_root"] = values["run_root"] or f"runs/{values['profile']}"
     for name in ("data_root", "run_root"):
         if set("{}") & set(values[name]):
@@ -121,11 +123,11 @@ def code_checksum(notebook: Path) -> str:
 def files_below(folder: Path, *parts: str) -> list[str]:
     """Every file below the named parts of a folder, sorted, hidden ones left out; a missing part has none.
 
-    Braces are doubled, since the graph reads single ones as wildcards.
+    Names with braces are left out too, since the graph would read wildcards in them.
     """
     paths = (path for part in parts for path in (folder / part).rglob("*"))
     visible = (path for path in paths if path.is_file() and not path.name.startswith("."))
-    return sorted(str(path).replace("{", "{{").replace("}", "}}") for path in visible)
+    return sorted(str(path) for path in visible if not set("{}") & set(str(path)))
 
 
 def _snakemake(root: Path, settings: Settings) -> int:

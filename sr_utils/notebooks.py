@@ -146,7 +146,7 @@ def _kernel_manager(log: Path) -> type[AsyncKernelManager]:
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
     spec = KernelSpec(
-        argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"],
         display_name="Python 3 (ipykernel)",
         language="python",
         env=environment,

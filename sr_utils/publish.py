@@ -10,37 +10,14 @@ from pathlib import Path
 import nbformat
 
 from sr_utils.errors import UserError
-from sr_utils.files import atomic_path, read_json
+from sr_utils.files import atomic_path
+from sr_utils.headline import headline_table
 from sr_utils.notebooks import RUNNING_TIME
 
 MAXIMUM_BYTES = 1_500_000
 START, END = "<!-- headline:start -->", "<!-- headline:end -->"
 
-_HEADLINE_KEYS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4)}
 _SYSTEM_PATH = re.compile(r"(?<![\w.:/])/(?:home|Users|root|tmp|work|var/tmp|opt|usr)/")
-
-
-def headline_table(run_root: Path) -> str:
-    """The headline of a run as a Markdown table: PSNR in dB, SSIM and LPIPS of each method on task 1.
-
-    Raises:
-        UserError: `run_root/metrics/task1.json` is missing or is not in the agreed shape.
-    """
-    path = run_root / "metrics" / "task1.json"
-    content = read_json(path)
-    lines = [
-        "| method | " + " | ".join(title for title, _ in _HEADLINE_KEYS.values()) + " |",
-        "|---|" + "--:|" * len(_HEADLINE_KEYS),
-    ]
-    try:
-        for row in content["rows"]:
-            cells = [f"{row[key]:.{digits}f}" for key, (_, digits) in _HEADLINE_KEYS.items()]
-            lines.append(f"| {row['method'].replace('_', ' ')} | " + " | ".join(cells) + " |")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a metrics file ({error!r}): delete it and run make report again."
-        ) from error
-    return "\n".join(lines)
 
 
 def publish(run_root: Path, root: Path) -> list[Path]:
@@ -76,7 +53,7 @@ def publish(run_root: Path, root: Path) -> list[Path]:
 
 
 def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The source notebook, prose and metadata as they stand, with an executed copy's outputs and running time.
+    """The source notebook, prose and metadata as they stand, with the outputs of an executed copy.
 
     So nothing of the run's machine gets in but the outputs themselves. Cells are numbered from one.
 
@@ -142,7 +119,7 @@ def _ready(executed: Path, source: Path, root: Path) -> str:
     size = len(content.encode())
     if size > MAXIMUM_BYTES:
         raise UserError(
-            f"{executed} has {size / 1e6:.1f} MB, more than {MAXIMUM_BYTES / 1e6:.1f} MB, for which readers wait: "
+            f"{executed} has {size / 1e6:.1f} MB, and readers wait above {MAXIMUM_BYTES / 1e6:.1f} MB: "
             "draw smaller figures."
         )
     return content

@@ -1,7 +1,7 @@
-"""The course's figures and tables, in one style: an opaque light card, dark text, colours that all eyes tell apart.
+"""The course's figures and tables in one style: an opaque light card, dark text, colours all eyes tell apart.
 
-Every function returns a matplotlib ``Figure`` that belongs to nobody else; `show` writes it beside the run's other
-figures and displays it. Images are tensors (3, H, W) in [0, 1].
+Every function returns a matplotlib ``Figure`` of its own; `show` writes it beside the run's other figures and
+displays it. Images are tensors (3, H, W) in [0, 1].
 """
 
 from __future__ import annotations
@@ -112,9 +112,10 @@ def show(figure: Figure, course: Course, name: str, *, photographs: bool = False
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> Markdown:
-    """A Markdown table. ``columns`` maps each key to its heading and format, for instance ``("PSNR, dB", ".2f")``."""
+    """A Markdown table; ``columns`` maps each key to its heading and format, as ``("PSNR", ".2f")``."""
     lines = ["| " + " | ".join(heading for heading, _ in columns.values()) + " |"]
-    lines.append("|" + "|".join(" --- " if form in ("", "s") else " ---: " for _, form in columns.values()) + "|")
+    rules = (" --- " if form in ("", "s") else " ---: " for _, form in columns.values())
+    lines.append("|" + "|".join(rules) + "|")
     for row in rows:
         cells = [format(row[key], form) if key in row else "" for key, (_, form) in columns.items()]
         lines.append("| " + " | ".join(cells) + " |")
@@ -122,7 +123,9 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, st
 
 
 @_styled
-def image_grid(images: Sequence[Tensor], *, title: str, labels: Sequence[str] = (), columns: int = 6) -> Figure:
+def image_grid(
+    images: Sequence[Tensor], *, title: str, labels: Sequence[str] = (), columns: int = 6
+) -> Figure:
     """Images side by side, row by row, each under its label."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
@@ -146,7 +149,7 @@ def _psnr_label(name: str, image: Tensor, truth: Tensor) -> str:
 
 @_styled
 def comparison_strip(scenes: Sequence[Mapping[str, Tensor]], *, title: str) -> Figure:
-    """A row a scene, a column a version, each with its PSNR; the last version of a scene is its ground truth."""
+    """A row a scene, a column a version, each with its PSNR; a scene's last version is its ground truth."""
     columns = len(scenes[0])
     side = WIDTH / columns
     truths = [list(scene.values())[-1] for scene in scenes]
@@ -159,7 +162,7 @@ def comparison_strip(scenes: Sequence[Mapping[str, Tensor]], *, title: str) -> F
 
 
 def busiest_window(image: Tensor, size: int) -> tuple[int, int]:
-    """Top and left of the ``size`` x ``size`` window of (3, H, W) whose luma varies most, in steps of 4 pixels."""
+    """Top and left of the ``size`` x ``size`` window of (3, H, W) whose luma varies most, in steps of 4."""
     luma = to_y(image)[None]
     mean, square = (F.avg_pool2d(power, size, stride=4) for power in (luma, luma.square()))
     best = (square - mean.square())[0, 0]
@@ -169,15 +172,19 @@ def busiest_window(image: Tensor, size: int) -> tuple[int, int]:
 
 @_styled
 def zoom_strip(scenes: Sequence[Mapping[str, Tensor]], *, title: str, size: int = 96) -> Figure:
-    """As `comparison_strip`, but enlarged: the liveliest window of each scene, framed in the picture at the left."""
+    """As `comparison_strip`, enlarged: each scene's liveliest window, framed in the picture at the left."""
     columns = len(scenes[0]) + 1
-    figure, axes = _panels(len(scenes), columns, title=title, height=len(scenes) * (WIDTH / columns + 0.4) + 0.6)
+    figure, axes = _panels(
+        len(scenes), columns, title=title, height=len(scenes) * (WIDTH / columns + 0.4) + 0.6
+    )
     for row, scene in zip(axes, scenes, strict=True):
         truth = list(scene.values())[-1]
         window = min(size, *truth.shape[1:])
         top, left = busiest_window(truth, window)
         _draw_image(row[0], truth, "where")
-        row[0].add_patch(Rectangle((left, top), window, window, fill=False, edgecolor=PALETTE[4], linewidth=2.5))
+        row[0].add_patch(
+            Rectangle((left, top), window, window, fill=False, edgecolor=PALETTE[4], linewidth=2.5)
+        )
         for axis, (name, image) in zip(row[1:], scene.items(), strict=True):
             whole = _enlarge(image, truth.shape[1:])
             _draw_image(axis, whole[:, top : top + window, left : left + window], name)
@@ -193,10 +200,12 @@ def best_worst(
     title: str,
     size: int = 128,
 ) -> Figure:
-    """The best scenes above the worst: of each its liveliest window in every version, and its gain in decibels."""
+    """The best scenes above the worst: the liveliest window of each in every version, and its gain in dB."""
     versions = list(best[0])
     columns = max(len(best), len(worst))
-    figure, axes = _panels(2 * len(versions), columns, title=title, height=2 * len(versions) * WIDTH / columns + 1)
+    figure, axes = _panels(
+        2 * len(versions), columns, title=title, height=2 * len(versions) * WIDTH / columns + 1
+    )
     for start, scenes, scene_gains in ((0, best, gains[0]), (len(versions), worst, gains[1])):
         for column in range(columns):
             for offset, version in enumerate(versions):
@@ -234,7 +243,9 @@ def loss_curves(panels: Mapping[str, Mapping[str, Curve]], *, title: str, ylabel
 
 
 @_styled
-def line_plot(curves: Mapping[str, Curve], *, title: str, xlabel: str, ylabel: str, from_zero: bool = False) -> Figure:
+def line_plot(
+    curves: Mapping[str, Curve], *, title: str, xlabel: str, ylabel: str, from_zero: bool = False
+) -> Figure:
     """Measured points, joined."""
     figure, axes = _panels(1, 1, title=title, height=4.4)
     _lines(axes[0][0], curves, marker="o")
@@ -248,7 +259,9 @@ def line_plot(curves: Mapping[str, Curve], *, title: str, xlabel: str, ylabel: s
 def spectrum_plot(spectra: Mapping[str, Curve], *, title: str) -> Figure:
     """Radial power spectra of residuals, in squared 8-bit grey levels, on a logarithmic scale."""
     figure, axes = _panels(1, 1, title=title, height=4.4)
-    _lines(axes[0][0], {label: (x, torch.as_tensor(y) * 255**2) for label, (x, y) in spectra.items()}, marker="o")
+    _lines(
+        axes[0][0], {label: (x, torch.as_tensor(y) * 255**2) for label, (x, y) in spectra.items()}, marker="o"
+    )
     axes[0][0].set(
         xlabel="spatial frequency, cycles per pixel", ylabel="power, squared grey levels", yscale="log"
     )
@@ -260,7 +273,9 @@ def histogram_comparison(values: Mapping[str, Tensor], *, title: str, xlabel: st
     """Outlines of several distributions on one axis, each of area one; the outermost 0.2 % are not drawn."""
     figure, axes = _panels(1, 1, title=title, height=4.2)
     flat = {label: value.flatten().float() for label, value in values.items()}
-    reach = max(value.abs().sort().values[int(0.998 * (len(value) - 1))].item() for value in flat.values()) or 1.0
+    reach = (
+        max(value.abs().sort().values[int(0.998 * (len(value) - 1))].item() for value in flat.values()) or 1.0
+    )
     edges = torch.linspace(-reach, reach, bins + 1)
     for index, (label, value) in enumerate(flat.items()):
         density = torch.histogram(value, edges, density=True).hist
@@ -297,7 +312,7 @@ def correlation_maps(maps: Mapping[str, Tensor], *, title: str) -> Figure:
 
 @_styled
 def covariance_picture(mean: Tensor, covariance: Tensor, *, title: str) -> Figure:
-    """A Gaussian shift: its mean, its covariance I + M Mᵀ, and the eigenvalues; 1 is what clean latents have."""
+    """The learned shift: its mean, the covariance I + M Mᵀ, and its eigenvalues; clean latents have 1."""
     figure, axes = _panels(1, 3, title=title, height=4.2, width_ratios=(1, 1.3, 1))
     channels = range(len(mean))
     axes[0][0].bar(channels, mean.tolist(), color=PALETTE[0])
@@ -308,16 +323,20 @@ def covariance_picture(mean: Tensor, covariance: Tensor, *, title: str) -> Figur
     eigenvalues = torch.linalg.eigvalsh(covariance).flip(0)
     axes[0][2].bar(channels, eigenvalues.tolist(), color=PALETTE[1])
     axes[0][2].axhline(1, color=INK, linewidth=2, linestyle="--")
-    axes[0][2].set(title="eigenvalues (dashed: clean)", xlabel="rank", ylabel="variance", xticks=list(channels))
+    axes[0][2].set(
+        title="eigenvalues (dashed: clean)", xlabel="rank", ylabel="variance", xticks=list(channels)
+    )
     return figure
 
 
 @_styled
 def interval_plot(groups: Mapping[str, Tensor], *, names: Sequence[str], title: str, xlabel: str) -> Figure:
-    """95 % intervals and medians: a row a name, a colour a group; ``groups`` hold samples (resamples, names)."""
+    """95 % intervals and medians: a row a name, a colour a group of samples (resamples, names)."""
     figure, axes = _panels(1, 1, title=title, height=1.6 + 0.7 * len(names))
     for index, (label, samples) in enumerate(groups.items()):
-        low, middle, high = torch.quantile(samples, torch.tensor([0.025, 0.5, 0.975], dtype=samples.dtype), dim=0)
+        low, middle, high = torch.quantile(
+            samples, torch.tensor([0.025, 0.5, 0.975], dtype=samples.dtype), dim=0
+        )
         places = torch.arange(len(names)) + 0.25 * index
         axes[0][0].errorbar(
             middle, places, xerr=torch.stack([middle - low, high - middle]), fmt="o", capsize=5, label=label
@@ -331,7 +350,9 @@ def interval_plot(groups: Mapping[str, Tensor], *, names: Sequence[str], title: 
 
 
 @_styled
-def gain_scatter(baseline: Sequence[float], gain: Sequence[float], *, title: str, xlabel: str, ylabel: str) -> Figure:
+def gain_scatter(
+    baseline: Sequence[float], gain: Sequence[float], *, title: str, xlabel: str, ylabel: str
+) -> Figure:
     """One point an image: the gain over the baseline's score; the line at zero divides better from worse."""
     figure, axes = _panels(1, 1, title=title, height=4.4)
     axes[0][0].axhline(0, color=INK, linewidth=1.5)

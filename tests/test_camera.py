@@ -97,12 +97,15 @@ def test_raw_variance_is_a_straight_line_in_the_signal():
 
 def test_without_noise_the_picture_comes_back():
     ramp = torch.linspace(0.1, 0.9, 64).expand(3, 64, 64)
-    assert (simulate_camera(ramp, QUIET, seeded()) - ramp).abs().max() < 3 / 255
+    error = simulate_camera(ramp, QUIET, seeded()) - ramp
+    # The mirror at the border bends the ramp there.
+    assert error[:, :, 2:-2].abs().max() < 2 / 255
 
 
 @pytest.mark.parametrize("level", [0.3, 0.5, 0.8])
 def test_mean_of_every_channel_is_preserved(level):
-    assert np.abs(residual(level).mean(axis=(1, 2))).max() < 1 / 255
+    # The curvature of the display gamma leaves about one grey level (Jensen's inequality).
+    assert np.abs(residual(level).mean(axis=(1, 2))).max() < 2 / 255
 
 
 def test_noise_depends_on_the_signal():
@@ -138,7 +141,8 @@ def imported_modules(source: str) -> set[str]:
 def notebook_source(path: Path) -> str:
     """The code cells of a notebook without their magics."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    lines = "\n".join(code).splitlines()
     return "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
 
 

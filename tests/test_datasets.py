@@ -1,0 +1,248 @@
+import os
+import time
+
+import pytest
+import torch
+
+from sr_utils.datasets import PairSampler, PatchSampler, load_images, open_data_root, prepare_scales
+from sr_utils.errors import UserError
+from sr_utils.images import imresize, load_image, quantize, save_image
+
+
+def write(path, width, height, seed=0):
+    save_image(torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)), path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three pairs of scale 2, eleven clean images, two frames."""
+    for index, (width, height) in enumerate(((24, 20), (17, 30), (16, 16))):
+        write(tmp_path / "data/task1/Input" / f"{index:03}.png", width, height)
+        write(tmp_path / "data/task1/GroundTruth" / f"{index:03}.png", 2 * width, 2 * height)
+        write(tmp_path / "data/task2" / f"frame{index}.png", 16, 16)
+    for index in range(11):
+        write(tmp_path / "data/clean" / f"{index:02}.png", 40, 35, seed=index)
+    return tmp_path / "data"
+
+
+# The data root
+
+
+def test_parts(root):
+    data = open_data_root(str(root))
+    assert data.scale == 2
+    assert [(a.name, b.parent.name) for a, b in data.pairs] == [
+        (f"00{i}.png", "GroundTruth") for i in range(3)
+    ]
+    assert len(data.inputs) == len(data.truths) == len(data.task2) == 3
+    assert [path.name for path in data.validation] == ["10.png"]
+    assert [path.name for path in data.train] == [f"{index:02}.png" for index in range(10)]
+    assert [tuple(image.shape) for image in load_images(data.inputs)] == [
+        (3, 20, 24),
+        (3, 30, 17),
+        (3, 16, 16),
+    ]
+
+
+def test_validation_folder_leaves_all_clean_images_for_training(root):
+    write(root / "validation/a.png", 8, 8)
+    data = open_data_root(root)
+    assert [path.name for path in data.validation] == ["a.png"]
+    assert data.train == data.clean
+
+
+def test_one_clean_image_is_too_few(root):
+    for path in list((root / "clean").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(UserError, match="clean holds one image"):
+        _ = open_data_root(root).train
+
+
+def test_missing_root_and_parts(root, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere is not a folder.*task1/GroundTruth"):
+        open_data_root(tmp_path / "nowhere")
+    (tmp_path / "empty" / "clean").mkdir(parents=True)
+    data = open_data_root(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"task1/Input does not exist.*task1/Input/\*\.png"):
+        _ = data.inputs
+    with pytest.raises(UserError, match="clean holds no images"):
+        _ = data.clean
+
+
+@pytest.mark.parametrize(("scale", "ending"), [(1, ""), (2, "x2"), (4, "x4")])
+def test_scales_and_div2k_names(tmp_path, scale, ending):
+    write(tmp_path / "task1/Input" / f"0801{ending}.png", 9, 7)
+    write(tmp_path / "task1/GroundTruth/0801.png", 9 * scale, 7 * scale)
+    data = open_data_root(tmp_path)
+    assert data.scale == scale
+    assert data.pairs[0][1].name == "0801.png"
+
+
+def test_pairs_without_a_partner(root):
+    (root / "task1/GroundTruth/001.png").rename(root / "task1/GroundTruth/7.png")
+    with pytest.raises(UserError, match=r"Input/001\.png has no image.*GroundTruth"):
+        _ = open_data_root(root).pairs
+    (root / "task1/Input/001.png").unlink()
+    with pytest.raises(UserError, match=r"GroundTruth/7\.png has no image.*Input"):
+        _ = open_data_root(root).pairs
+    # The inputs alone serve to learn from.
+    assert len(open_data_root(root).inputs) == 2
+
+
+def test_two_images_of_one_name(root):
+    write(root / "task1/Input/spare.png", 8, 8)
+    (root / "task1/Input/spare.png").rename(root / "task1/Input/001.webp")
+    with pytest.raises(UserError, match=r"001\.png and .*001\.webp"):
+        _ = open_data_root(root).pairs
+
+
+@pytest.mark.parametrize("size", [(33, 60), (34, 61), (51, 90), (17, 15), (34, 30)])
+def test_truth_that_is_no_multiple(root, size):
+    write(root / "task1/GroundTruth/001.png", *size)
+    with pytest.raises(UserError, match=rf"001\.png is {size[0]}x{size[1]} and .*001\.png is 17x30"):
+        _ = open_data_root(root).scale
+
+
+def test_mixed_scales(root):
+    write(root / "task1/GroundTruth/002.png", 16, 16)
+    with pytest.raises(UserError, match=r"002\.png is 1 times.*scale 2"):
+        _ = open_data_root(root).scale
+
+
+# The scales step
+
+
+def test_prepare_scales(root, tmp_path):
+    data = open_data_root(root)
+    report = prepare_scales(data, tmp_path / "run", workers=2)
+    assert sorted(report.folders) == ["clean_16x", "clean_1x", "clean_2x", "input_1x", "input_8x"]
+    assert (report.made, report.skipped) == (3 * 2 + 10 * 3, 0)
+    clean = load_image(root / "clean/04.png")[:, :32, :32]
+    torch.testing.assert_close(load_image(report.folders["clean_1x"] / "04.png"), clean)
+    for factor in (2, 16):
+        expected = quantize(imresize(clean, 1 / factor))
+        torch.testing.assert_close(load_image(report.folders[f"clean_{factor}x"] / "04.png"), expected)
+    assert load_image(report.folders["input_8x"] / "001.png").shape == (3, 3, 2)
+
+
+def test_prepare_scales_makes_only_what_is_missing_or_old(root, tmp_path):
+    first = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
+    again = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
+    assert (again.made, again.skipped) == (0, first.made)
+    (again.folders["clean_2x"] / "03.png").unlink()
+    later = time.time() + 60
+    os.utime(root / "task1/Input/000.png", (later, later))
+    (root / "clean/00.png").unlink()
+    mended = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
+    assert mended.made == 1 + 2
+    assert not (again.folders["clean_2x"] / "00.png").exists()
+
+
+def test_prepare_scales_of_another_root_begins_anew(root, tmp_path):
+    first = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
+    root.rename(tmp_path / "other")
+    other = prepare_scales(open_data_root(tmp_path / "other"), tmp_path / "run", workers=2)
+    assert other.made == first.made
+
+
+def test_prepare_scales_without_truths(root, tmp_path):
+    for path in (root / "task1/GroundTruth").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="GroundTruth"):
+        prepare_scales(open_data_root(root), tmp_path / "run", workers=1)
+    report = prepare_scales(open_data_root(root), tmp_path / "run", workers=1, scale=4)
+    assert load_image(report.folders["clean_32x"] / "00.png").shape == (3, 1, 1)
+
+
+def test_prepare_scales_answers_bad_images_and_keeps_the_threads(root, tmp_path):
+    threads = torch.get_num_threads()
+    write(root / "clean/05.png", 40, 15)
+    with pytest.raises(UserError, match=r"05\.png is 40x15, smaller than 16"):
+        prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
+    (root / "clean/05.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"05\.png is empty"):
+        prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
+    assert torch.get_num_threads() == threads
+
+
+# Patches
+
+
+def positions(height, width, offset=0):
+    """An image whose pixels name their image and place."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack((torch.full_like(rows, offset), rows, columns)).float()
+
+
+def test_patches_are_crops_in_all_eight_positions():
+    sampler = PatchSampler([positions(20, 30)], 8, seed=0)
+    seen = set()
+    for patch in sampler.next(200):
+        (top, left), (bottom, right) = (
+            patch[1:].amin((1, 2)).int().tolist(),
+            patch[1:].amax((1, 2)).int().tolist(),
+        )
+        crop = positions(20, 30)[:, top : bottom + 1, left : right + 1]
+        assert crop.shape == (3, 8, 8)
+        versions = [version.rot90(turn, (1, 2)) for version in (crop, crop.flip(2)) for turn in range(4)]
+        seen.add(next(index for index, version in enumerate(versions) if torch.equal(version, patch)))
+    assert seen == set(range(8))
+
+
+def test_images_are_drawn_by_area():
+    sampler = PatchSampler([positions(10, 10, 0), positions(30, 30, 1)], 4, seed=0)
+    share = sampler.next(2000)[:, 0, 0, 0].mean()
+    assert abs(share - 0.9) < 0.03
+
+
+def test_every_place_is_reached():
+    patches = PatchSampler([positions(9, 7)], 7, seed=1).next(200)
+    assert set(patches[:, 1].amin((1, 2)).int().tolist()) == {0, 1, 2}
+    assert set(patches[:, 2].amin((1, 2)).int().tolist()) == {0}
+
+
+def test_sequence_follows_the_seed_and_continues_from_a_state():
+    images = [positions(20, 30), positions(40, 12, 1)]
+    first, second = PatchSampler(images, 8, seed=5), PatchSampler(images, 8, seed=5)
+    torch.testing.assert_close(first.next(9), second.next(9))
+    state = first.state()
+    assert state.dtype == torch.uint8
+    expected = first.next(9)
+    other = PatchSampler(images, 8, seed=6)
+    assert not torch.equal(other.next(9), expected)
+    other.load_state(state)
+    torch.testing.assert_close(other.next(9), expected)
+
+
+def test_pairs_stay_aligned_and_all_draws_are_used():
+    truths = [positions(2 * height, 2 * width) for height, width in ((12, 20), (16, 9))]
+    inputs = [[torch.nn.functional.avg_pool2d(truth, 2) + shift for shift in (0, 1000)] for truth in truths]
+    sampler = PairSampler(inputs, truths, 8, 2, seed=0)
+    low, high = sampler.next(100)
+    assert low.shape == (100, 3, 8, 8) and high.shape == (100, 3, 16, 16)
+    shift = 1000 * (low > 500)
+    assert 20 < shift[:, 0, 0, 0].count_nonzero() < 80
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(high, 2), low - shift)
+
+
+def test_pair_sampler_continues_from_a_state():
+    inputs, truths = [[positions(12, 12)]], [positions(48, 48)]
+    sampler = PairSampler(inputs, truths, 4, 4, seed=0)
+    state = sampler.state()
+    low, high = sampler.next(5)
+    sampler.load_state(state)
+    again_low, again_high = sampler.next(5)
+    assert torch.equal(low, again_low) and torch.equal(high, again_high)
+
+
+def test_samplers_refuse():
+    with pytest.raises(UserError, match=r"Image 1 is 30x7, smaller than the patch of 8x8"):
+        PatchSampler([positions(20, 30), positions(7, 30)], 8, seed=0)
+    with pytest.raises(UserError, match="no images"):
+        PatchSampler([], 8, seed=0)
+    with pytest.raises(UserError, match="1 inputs and 2 truths"):
+        PairSampler([[positions(8, 8)]], [positions(16, 16)] * 2, 8, 2, seed=0)
+    with pytest.raises(UserError, match="give each truth an input"):
+        PairSampler([[]], [positions(16, 16)], 8, 2, seed=0)
+    with pytest.raises(UserError, match=r"Pair 0 has an input of 8x8 and a truth of 15x16.*2 times"):
+        PairSampler([[positions(8, 8)]], [positions(16, 15)], 8, 2, seed=0)
