@@ -72,6 +72,8 @@ def generic_domains(images: list[Tensor], scale: int, *, seed: int) -> tuple[lis
 def _provenance(data: DataRoot, training: DeFlowTraining | ESRGANTraining, history: History, about: dict) -> dict:
     return {
         **about,
+        "seed": training.seed,
+        "steps": history.records[-1]["step"] + 1,
         "data": {"photographs": len(data.train), "checksum": checksum(data.train)},
         "degradation": asdict(GenericDegradation()),
         "training": asdict(training),
@@ -84,7 +86,7 @@ def train_base_deflow(
 ) -> Path:
     """Train and save ``base_deflow.safetensors``; continues from ``state_path`` if it exists.
 
-    ``about`` (seed, commit, device...) is written into the provenance beside the weights.
+    ``about`` (profile, commit, device) is written into the provenance beside the weights.
     """
     clean, degraded = generic_domains(load_images(data.train), 2, seed=training.seed)
     torch.manual_seed(training.seed)

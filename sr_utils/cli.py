@@ -5,7 +5,7 @@ Each command imports what it needs itself, so that one with nothing to do answer
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -64,6 +64,39 @@ def headline(run_root: Path = Path("runs/quick")) -> None:
     from sr_utils.headline import headline_table
 
     print(f"\n{headline_table(run_root)}\n\nExecuted notebooks: {run_root / 'notebooks'}")
+
+
+@app.command
+def base(
+    model: Annotated[Literal["deflow", "esrgan"], tyro.conf.Positional],
+    *,
+    scale: Literal[1, 2, 4] = 2,
+    data_root: Path = Path("data"),
+    folder: Path = Path("checkpoints"),
+    states: Path = Path("runs/base"),
+) -> None:
+    """Train a base checkpoint on clean photographs and generic degradations; hours, and it can be interrupted.
+
+    Args:
+        model: deflow, or esrgan (scale 2 before 1 and 4, which start from it).
+        scale: of the ESRGAN.
+        data_root: folder in the assignment's tree; only clean/ and validation/ are read.
+        folder: where the weights and their provenance go.
+        states: where the resumable training states go.
+    """
+    from sr_utils.base import train_base_deflow, train_base_esrgan
+    from sr_utils.course import describe_machine
+    from sr_utils.datasets import open_data_root
+    from sr_utils.repository import resolve
+
+    data, about = open_data_root(resolve(str(data_root))), {"profile": "full", **describe_machine()}
+    name = "base_deflow" if model == "deflow" else f"base_esrgan_x{scale}"
+    options = {"state_path": resolve(str(states)) / f"{name}.safetensors", "about": about}
+    if model == "deflow":
+        path = train_base_deflow(data, resolve(str(folder)), **options)
+    else:
+        path = train_base_esrgan(data, resolve(str(folder)), scale=scale, **options)
+    print(f"Wrote {path}")
 
 
 @app.command

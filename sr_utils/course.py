@@ -41,8 +41,7 @@ class Course:
         return {
             "profile": self.profile.name,
             "seed": self.seed,
-            "commit": _commit(repository_root()),
-            "device": _device_name(self.device),
+            **describe_machine(self.device),
             "seconds": round(time.monotonic() - self.started, 1),
         }
 
