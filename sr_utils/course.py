@@ -54,6 +54,11 @@ class Course:
         )
 
 
+def describe_machine(device: torch.device | None = None) -> dict[str, str]:
+    """The commit and the device that numbers come from; the CPU unless a device is given."""
+    return {"commit": _commit(repository_root()), "device": _device_name(device or torch.device("cpu"))}
+
+
 def begin(notebook: str, *, profile: str, seed: int, data_root: str, run_root: str, **others: Any) -> Course:
     """Check a notebook's parameters, seed every generator, and open its data.
 
