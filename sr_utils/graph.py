@@ -8,7 +8,6 @@ import ast
 import fcntl
 import hashlib
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -141,7 +140,7 @@ def _snakemake(root: Path, settings: Settings) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
+        # The terminal has interrupted Snakemake as well; a second signal would break its clean-up.
         process.wait()
         raise
 

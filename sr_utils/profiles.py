@@ -54,7 +54,12 @@ _PROFILES = (
         esrgan=RRDBNetConfig(),
         discriminator=DiscriminatorConfig(),
         esrgan_training=ESRGANTraining(
-            pixel_steps=150, gan_steps=150, learning_rate=1e-4, gan_learning_rate=1e-4, ema_decay=0.98
+            pixel_steps=50,
+            gan_steps=240,
+            learning_rate=1e-4,
+            gan_learning_rate=2e-4,
+            perceptual_weight=0.3,
+            ema_decay=0.98,
         ),
         draws=2,
         pairs_limit=None,
@@ -66,7 +71,7 @@ _PROFILES = (
         deflow_training=DeFlowTraining(steps=4000, batch=8, learning_rate=3e-4),
         esrgan=RRDBNetConfig(),
         discriminator=DiscriminatorConfig(),
-        esrgan_training=ESRGANTraining(pixel_steps=1500, gan_steps=600, learning_rate=2e-4),
+        esrgan_training=ESRGANTraining(pixel_steps=1500, gan_steps=1500, learning_rate=2e-4, perceptual_weight=0.3),
         draws=4,
         pairs_limit=None,
         cell_timeout=48 * 3600,
