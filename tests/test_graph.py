@@ -1,0 +1,99 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from sr_utils import graph
+from sr_utils.errors import UserError
+from sr_utils.profiles import PROFILES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def write(path, *cells, prose="# Title"):
+    code = [nbformat.v4.new_code_cell(source) for source in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(prose), *code]), path)
+    return path
+
+
+def test_names_of_the_profiles():
+    assert tuple(PROFILES) == graph.PROFILE_NAMES
+
+
+def test_settings_are_filled_in():
+    assert graph.read_settings({}) == graph.Settings("quick", 0, "data", "runs/quick")
+    settings = graph.read_settings({"profile": "smoke", "data_root": 2024})
+    assert settings == graph.Settings("smoke", 0, "2024", "runs/smoke")
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"sed": 1}, "did you mean 'seed'"),
+        ({"profile": "quik"}, "did you mean 'quick'"),
+        ({"seed": "one"}, "seed of the course must be a whole number"),
+        ({"data_root": "a{b}"}, "braces"),
+    ],
+)
+def test_settings_are_checked(config, sentence):
+    with pytest.raises(UserError, match=sentence):
+        graph.read_settings(config)
+
+
+def test_modules_are_followed_through_the_package(tmp_path):
+    package = tmp_path / "sr_utils"
+    package.mkdir()
+    sources = {
+        "__init__": "",
+        "images": "import numpy",
+        "data": "from sr_utils.images import x",
+        "late": "def f():\n    from sr_utils import images",
+        "unused": "",
+    }
+    for name, source in sources.items():
+        (package / f"{name}.py").write_text(source)
+    notebook = write(tmp_path / "n.ipynb", "%matplotlib inline\nimport sr_utils.late", "from sr_utils.data import y")
+    names = [Path(path).stem for path in graph.modules_used(notebook, package)]
+    assert names == ["__init__", "data", "images", "late"]
+    assert graph.modules_used(tmp_path / "none.ipynb", package) == []
+
+
+def test_only_code_counts_in_the_checksum(tmp_path):
+    one = write(tmp_path / "a.ipynb", "x = 1", prose="One")
+    other = write(tmp_path / "b.ipynb", "x = 1", prose="Other")
+    changed = write(tmp_path / "c.ipynb", "x = 2", prose="One")
+    assert graph.code_checksum(one) == graph.code_checksum(other) != graph.code_checksum(changed)
+    one.write_text("{")
+    with pytest.raises(UserError, match="is not a notebook"):
+        graph.code_checksum(one)
+
+
+def test_files_below_a_folder(tmp_path):
+    for name in ("clean/a b.png", "clean/.hidden", "clean/{x}.png", "task1/Input/1.png", "other/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = graph.files_below(tmp_path, "clean", "task1/Input", "missing")
+    assert found == [str(tmp_path / "clean/a b.png"), str(tmp_path / "task1/Input/1.png")]
+
+
+def plan(*config):
+    """What a dry run says, and whether it found a plan."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--nolock", "--config", *config]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout + done.stderr, done.returncode == 0
+
+
+def test_the_graph_runs_every_notebook(tmp_path):
+    said, planned = plan(f"run_root={tmp_path / 'a run'}")
+    assert planned, said
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert path.name in said
+    assert not (tmp_path / "a run").exists()
+
+
+def test_the_graph_refuses_an_unknown_setting():
+    said, planned = plan("sed=1")
+    assert not planned
+    assert "did you mean 'seed'" in said

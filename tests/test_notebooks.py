@@ -1,0 +1,100 @@
+"""Every notebook runs at `smoke`, in order, into a temporary folder; and what a reader's hand can get wrong."""
+
+import ast
+import math
+import re
+from pathlib import Path
+
+import cv2
+import nbformat
+import numpy as np
+import pytest
+from sr_utils.notebooks import run_notebook
+
+from sr_utils.errors import UserError
+from sr_utils.files import read_json
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+RESULTS = ROOT / "notebooks" / "06_task1_results.ipynb"
+
+
+@pytest.fixture(scope="module")
+def run_root(tmp_path_factory):
+    """A run folder in which every notebook has been executed at `smoke`."""
+    folder = tmp_path_factory.mktemp("a run")
+    for path in NOTEBOOKS:
+        run_notebook(path, ["profile=smoke", f"run_root={folder}"])
+    return folder
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_as_committed_is_fit_to_read(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert path.stat().st_size < 1_500_000
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    names = [target.target.id for target in ast.parse(tagged[0].source).body]
+    assert names[:4] == ["profile", "seed", "data_root", "run_root"]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.source.count("\n") < 30
+            for output in cell.outputs:
+                assert output.output_type != "error" and output.get("name") != "stderr"
+                assert not re.search(r"(?<![\w.])/(?:work|root|home|tmp)/", str(output.get("text", "")))
+
+
+def test_every_notebook_runs_and_its_results_are_numbers(run_root):
+    for path in NOTEBOOKS:
+        executed = nbformat.read(run_root / "notebooks" / path.name, as_version=4)
+        assert re.search(r"\*Running time: \d", executed.cells[0].source)
+        assert all(cell.outputs for cell in executed.cells[-1:])
+    for name, methods in {
+        "task1": {"bicubic", "esrgan_base", "esrgan_deflow"},
+        "deflow": {"deflow"},
+        "sampling": set(),
+        "esrgan": {"bicubic", "fine_tuned"},
+    }.items():
+        content = read_json(run_root / "metrics" / f"{name}.json")
+        assert {"profile", "seed", "commit", "device", "seconds"} <= set(content["provenance"])
+        assert content["provenance"]["profile"] == "smoke"
+        assert methods <= {row["method"] for row in content["rows"]}
+        numbers = [value for row in content["rows"] for value in row.values() if isinstance(value, float)]
+        assert numbers and all(math.isfinite(value) for value in numbers)
+    assert (run_root / "deflow.safetensors").is_file() and (run_root / "esrgan.safetensors").is_file()
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_results_work_alone_on_a_folder_never_seen(tmp_path, scale):
+    data, generator = tmp_path / "some data", np.random.default_rng(0)
+    for index, (height, width) in enumerate([(40, 56), (64, 48), (37, 51)]):
+        truth = cv2.resize(
+            generator.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width * scale, height * scale)
+        )
+        low = cv2.resize(truth, (width, height), interpolation=cv2.INTER_AREA)
+        name = ("grey.jpg", "alpha.png", "deep.png")[index]
+        if index == 0:
+            low = cv2.cvtColor(low, cv2.COLOR_BGR2GRAY)
+        elif index == 1:
+            low = cv2.cvtColor(low, cv2.COLOR_BGR2BGRA)
+        else:
+            low = low.astype(np.uint16) * 257
+        for folder, image, file in (("Input", low, name), ("GroundTruth", truth, f"{Path(name).stem}.png")):
+            (data / "task1" / folder).mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(data / "task1" / folder / file), image)
+    run = tmp_path / "run"
+    run_notebook(RESULTS, ["profile=quick", f"data_root={data}", f"run_root={run}"])
+    rows = {row["method"]: row for row in read_json(run / "metrics" / "task1.json")["rows"]}
+    assert set(rows) >= {"bicubic", "esrgan_base"} and rows["esrgan_base"]["count"] == 3
+    assert sorted(path.name for path in (run / "restored").rglob("*.png"))[:1] == ["alpha.png"]
+
+
+@pytest.mark.parametrize(
+    "setting,word",
+    [("profle=smoke", "profile"), ("seed=many", "seed"), ("profile=fast", "profile"), ("data_root=nowhere", "nowhere")],
+)
+def test_a_wrong_parameter_is_one_sentence(tmp_path, setting, word):
+    settings = [setting, f"run_root={tmp_path / 'run'}"]
+    with pytest.raises(UserError) as caught:
+        run_notebook(RESULTS, settings if "profile=" in setting else ["profile=smoke", *settings])
+    assert word in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,106 @@
+"""Whole photographs through trained models: any size, tiles without seams, pairs that continue."""
+
+import pytest
+import torch
+
+from sr_utils.base import GenericPairSampler, generic_domains
+from sr_utils.checkpoints import save_model
+from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.degradations import GenericDegradation
+from sr_utils.errors import UserError
+from sr_utils.esrgan import RRDBNet, RRDBNetConfig
+from sr_utils.images import save_image
+from sr_utils.sampling import crop_to_multiple, make_pairs, restore_folder, restore_image, tiles, translate_image
+
+
+@pytest.fixture
+def flow():
+    torch.manual_seed(0)
+    return DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1)).eval()
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return RRDBNet(RRDBNetConfig(features=8, growth=4, blocks=1)).eval()
+
+
+@pytest.mark.parametrize("size", [(16, 24), (17, 23), (8, 50)])
+def test_translation_keeps_the_size_and_repeats(flow, size):
+    image = torch.rand(3, *size)
+    degraded = translate_image(flow, image, seed=3)
+    assert degraded.shape == image.shape and 0 <= degraded.min() and degraded.max() <= 1
+    assert torch.equal(degraded, translate_image(flow, image, seed=3))
+    assert not torch.equal(degraded, translate_image(flow, image, seed=4))
+
+
+@pytest.mark.parametrize("length", [1, 255, 256, 257, 500, 1000])
+def test_tiles_cover_a_side_once(length):
+    covered = []
+    for start, stop, keep_from, keep_to in tiles(length, 256, 32):
+        assert 0 <= start <= keep_from < keep_to <= stop <= length and stop - start <= 256
+        covered += range(keep_from, keep_to)
+    assert covered == list(range(length))
+
+
+@torch.no_grad()
+def test_tiled_restoration_equals_whole(network):
+    image = torch.rand(3, 300, 40)
+    whole = network(image[None])[0].clamp(0, 1)
+    # Equal to one grey level: the result is rounded to 8 bits, and context beyond 32 pixels is cut.
+    assert (restore_image(network, image) - whole).abs().max() <= 1.01 / 255
+
+
+def test_a_folder_is_restored_under_its_names(network, tmp_path):
+    save_image(torch.rand(3, 9, 11), tmp_path / "in" / "a b.png")
+    written = restore_folder(network, [tmp_path / "in" / "a b.png"], tmp_path / "out")
+    assert [path.name for path in written] == ["a b.png"] and written[0].is_file()
+
+
+def test_pairs_are_made_once_and_continue(flow, tmp_path):
+    paths = [tmp_path / "clean" / f"{name}.png" for name in "ab"]
+    for path in paths:
+        save_image(torch.rand(3, 35, 42), path)
+    weights = save_model(tmp_path / "flow.safetensors", flow, {})
+
+    def make():
+        return make_pairs(flow, paths, tmp_path / "run", scale=2, draws=2, seed=0, model_path=weights)
+
+    first = make()
+    inputs, truths = first.load()
+    assert first.made == 4 and make().made == 0
+    assert [tuple(truth.shape) for truth in truths] == [(3, 34, 42)] * 2
+    assert tuple(inputs[0][1].shape) == (3, 17, 21) and not torch.equal(inputs[0][0], inputs[0][1])
+    (first.truth / "000_a.png").unlink()
+    again = make()
+    assert again.made == 2 and torch.equal(again.load()[0][0][0], inputs[0][0])
+
+
+def test_images_too_small_are_refused():
+    assert crop_to_multiple(torch.zeros(3, 9, 17), 8).shape == (3, 8, 16)
+    with pytest.raises(UserError, match="smaller than 8"):
+        crop_to_multiple(torch.zeros(3, 7, 17), 8)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_generic_pairs_match_in_size_and_continue(scale):
+    images = [torch.rand(3, 80, 80)]
+
+    def sampler():
+        return GenericPairSampler(images, 16, scale, GenericDegradation(), seed=0)
+
+    first = sampler()
+    low, high = first.next(2)
+    assert low.shape == (2, 3, 16, 16) and high.shape == (2, 3, 16 * scale, 16 * scale)
+    state = first.state()
+    expected = first.next(2)
+    other = sampler()
+    other.load_state(state)
+    assert all(torch.equal(a, b) for a, b in zip(other.next(2), expected, strict=True))
+
+
+def test_generic_domains_share_no_photograph():
+    images = [torch.full((3, 32, 32), value) for value in (0.1, 0.5, 0.9)]
+    clean, degraded = generic_domains(images, 2, seed=0)
+    assert [round(image.mean().item(), 1) for image in clean] == [0.1, 0.9]
+    assert all(abs(image.mean().item() - 0.5) < 0.05 for image in degraded) and len(degraded) == 4

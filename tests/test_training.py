@@ -1,0 +1,107 @@
+"""Training: it learns, it resumes bit for bit, it stops at the first value that is not finite."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sr_utils.datasets import PairSampler
+from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.errors import UserError
+from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
+from sr_utils.profiles import PROFILES
+from sr_utils.training import (
+    DeFlowTraining,
+    ESRGANTraining,
+    TrainingError,
+    learning_rate_at,
+    train_deflow,
+    train_esrgan,
+)
+
+FLOW = DeFlowConfig(steps=2, hidden=8, features=8, encoder_blocks=1)
+DEFLOW = DeFlowTraining(steps=6, patch=16, batch=4)
+ESRGAN = ESRGANTraining(pixel_steps=3, gan_steps=3, patch=16, batch=2)
+
+
+def smooth(count, seed, noise=0.0):
+    """Images with structure: random ramps, and white noise of a given deviation."""
+    generator = torch.Generator().manual_seed(seed)
+    ramp = torch.linspace(0, 0.5, 48) * torch.rand(count, 3, 48, 1, generator=generator)
+    return list((0.25 + ramp + noise * torch.randn(count, 3, 48, 48, generator=generator)).clamp(0, 1))
+
+
+def run_deflow(config=DEFLOW, **options):
+    torch.manual_seed(0)
+    model = DeFlow(FLOW)
+    return model, train_deflow(model, smooth(3, 0), smooth(3, 1, 0.05), config, log_every=1, **options)
+
+
+def run_esrgan(config=ESRGAN, **options):
+    torch.manual_seed(0)
+    network = RRDBNet(RRDBNetConfig(features=8, growth=4, blocks=1))
+    truths = [torch.nn.functional.interpolate(image[None], scale_factor=2.0)[0] for image in smooth(3, 0)]
+    pairs = PairSampler([[image] for image in smooth(3, 0, 0.05)], truths, config.patch, 2, seed=0)
+    discriminator = Discriminator(DiscriminatorConfig(features=4))
+    return network, train_esrgan(network, discriminator, pairs, config, log_every=1, **options)
+
+
+def test_deflow_learns_both_domains():
+    _, history = run_deflow(DeFlowTraining(steps=150, patch=16, batch=8, learning_rate=3e-3))
+    for name in ("nll_clean", "nll_degraded"):
+        values = history.curve(name)[1]
+        assert sum(values[-10:]) < sum(values[:10]) - 10, name
+
+
+def test_esrgan_learns_and_records_both_stages():
+    _, history = run_esrgan(replace(ESRGAN, pixel_steps=60, learning_rate=2e-3))
+    values = history.curve("pixel")[1]
+    assert sum(values[50:60]) < 0.7 * sum(values[:10])
+    assert history.curve("discriminator")[0] == [60, 61, 62]
+
+
+@pytest.mark.parametrize("run", [run_deflow, run_esrgan])
+def test_an_interrupted_run_ends_bit_equal(run, tmp_path):
+    whole, history = run()
+    state = tmp_path / "state.safetensors"
+    run(state_path=state, stop_after=4)
+    resumed, resumed_history = run(state_path=state)
+    assert resumed_history.records == history.records
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_a_state_of_other_settings_is_refused(tmp_path):
+    state = tmp_path / "state.safetensors"
+    run_deflow(state_path=state, stop_after=2)
+    with pytest.raises(UserError, match="other settings"):
+        run_deflow(replace(DEFLOW, batch=2), state_path=state)
+
+
+def test_a_value_that_is_not_finite_stops_with_its_step():
+    broken = smooth(3, 0)
+    for image in broken:
+        image[0, 0, :] = float("nan")
+    torch.manual_seed(0)
+    with pytest.raises(TrainingError, match="step 0"):
+        train_deflow(DeFlow(FLOW), broken, broken, replace(DEFLOW, patch=48, batch=8))
+
+
+def test_images_smaller_than_the_patch_are_named():
+    with pytest.raises(UserError, match="48x48, smaller than the patch of 64x64"):
+        run_deflow(replace(DEFLOW, patch=64))
+
+
+def test_the_schedule_warms_up_peaks_and_falls():
+    rates = [learning_rate_at(step, steps=1000, peak=1.0) for step in range(1000)]
+    assert rates[0] == 1 / 50 and max(rates) == 1.0 and rates.index(1.0) in (49, 50)
+    assert abs(rates[-1] - 0.05) < 1e-3
+    assert all(a >= b for a, b in zip(rates[50:], rates[51:], strict=False))
+
+
+def test_the_gpu_profile_has_the_published_sizes():
+    profile = PROFILES["gpu"]
+    assert (profile.deflow.steps, profile.deflow.levels, profile.deflow.encoder_blocks) == (16, 3, 23)
+    assert (profile.deflow_training.steps, profile.deflow_training.patch) == (100_000, 160)
+    assert (profile.esrgan.features, profile.esrgan.growth, profile.esrgan.blocks) == (64, 32, 23)
+    assert profile.needs_cuda
