@@ -50,7 +50,8 @@ def test_deflow_learns_both_domains():
     _, history = run_deflow(DeFlowTraining(steps=150, patch=16, batch=8, learning_rate=3e-3))
     for name in ("nll_clean", "nll_degraded"):
         values = history.curve(name)[1]
-        assert sum(values[-10:]) < sum(values[:10]) - 10, name
+        # White noise of deviation 0.05 alone costs 5.7 bits a value, so about one bit of 6.8 can be saved.
+        assert sum(values[-10:]) / 10 < sum(values[:10]) / 10 - 0.5, name
 
 
 def test_esrgan_learns_and_records_both_stages():
