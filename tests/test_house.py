@@ -1,7 +1,6 @@
 """What holds the packaging together: one dependency list, a lock that fits it, and a tree fit to be published."""
 
 import ast
-import json
 import re
 import subprocess
 import sys

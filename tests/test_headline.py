@@ -1,0 +1,27 @@
+import pytest
+
+from sr_utils.errors import UserError
+from sr_utils.files import write_json
+from sr_utils.headline import headline_table
+
+
+def test_table(tmp_path):
+    rows = [{"method": "esrgan_deflow", "psnr": 23.456, "ssim": 0.71234, "lpips": 0.2, "parameters": 7}]
+    write_json(tmp_path / "metrics" / "task1.json", {"provenance": {}, "rows": rows})
+    assert headline_table(tmp_path).splitlines() == [
+        "| method | PSNR | SSIM | LPIPS |",
+        "|---|--:|--:|--:|",
+        "| esrgan deflow | 23.46 | 0.7123 | 0.2000 |",
+    ]
+
+
+@pytest.mark.parametrize("content", [[], {}, {"rows": [{"method": "x"}]}, {"rows": [{"method": 1, "psnr": "a"}]}])
+def test_another_shape_is_refused(tmp_path, content):
+    write_json(tmp_path / "metrics" / "task1.json", content)
+    with pytest.raises(UserError, match="task1.json is not a metrics file"):
+        headline_table(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="task1.json does not exist"):
+        headline_table(tmp_path)
