@@ -51,6 +51,8 @@ rule course:
 
 # What the rules below share. It has no output, so it never runs itself.
 rule notebook:
+    # All of them: Snakemake sets OMP_NUM_THREADS to this, and one thread makes training twice as slow.
+    threads: workflow.cores
     params:
         profile=settings.profile,
         seed=settings.seed,
@@ -103,6 +105,7 @@ use rule notebook as esrgan_training with:
     input:
         source=source("05_esrgan_training"),
         modules=modules("05_esrgan_training"),
+        deflow=f"{RUN}/deflow.safetensors",
         pairs=f"{RUN}/pairs",
         base=checkpoints("base_esrgan_*") + checkpoints("base_discriminator*"),
     output:

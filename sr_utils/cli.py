@@ -28,9 +28,12 @@ def prepare() -> None:
 def report(settings: Settings = (), *, profile: str = "quick") -> None:
     """Run the course as far as it is out of date, then print the headline table.
 
-    Args:
-        settings: seed=1, data_root=folder or run_root=folder.
-        profile: smoke, quick, full or gpu.
+    Parameters
+    ----------
+    settings
+        seed=1, data_root=folder or run_root=folder.
+    profile
+        smoke, quick, full or gpu.
     """
     from sr_utils.graph import run_course
     from sr_utils.repository import resolve
@@ -45,11 +48,14 @@ def report(settings: Settings = (), *, profile: str = "quick") -> None:
 def notebook(source: Annotated[Path, tyro.conf.Positional], settings: Settings = ()) -> None:
     """Run one notebook headlessly and write the executed copy to run_root/notebooks.
 
-    Args:
-        source: the notebook.
-        settings: values for its parameters cell.
+    Parameters
+    ----------
+    source
+        the notebook.
+    settings
+        values for its parameters cell.
     """
-    from sr_utils.notebooks import run_notebook
+    from sr_utils.runner import run_notebook
 
     run_notebook(source, settings)
 
@@ -58,8 +64,10 @@ def notebook(source: Annotated[Path, tyro.conf.Positional], settings: Settings =
 def headline(run_root: Path = Path("runs/quick")) -> None:
     """Print the headline table of a run and where its executed notebooks are.
 
-    Args:
-        run_root: the run's folder.
+    Parameters
+    ----------
+    run_root
+        the run's folder.
     """
     from sr_utils.headline import headline_table
 
@@ -77,12 +85,18 @@ def base(
 ) -> None:
     """Train a base checkpoint on clean photographs and generic degradations; hours, and it can be interrupted.
 
-    Args:
-        model: deflow, or esrgan (scale 2 before 1 and 4, which start from it).
-        scale: of the ESRGAN.
-        data_root: folder in the assignment's tree; only clean/ and validation/ are read.
-        folder: where the weights and their provenance go.
-        states: where the resumable training states go.
+    Parameters
+    ----------
+    model
+        deflow, or esrgan (scale 2 before 1 and 4, which start from it).
+    scale
+        of the ESRGAN.
+    data_root
+        folder in the assignment's tree; only clean/ and validation/ are read.
+    folder
+        where the weights and their provenance go.
+    states
+        where the resumable training states go.
     """
     from sr_utils.base import train_base_deflow, train_base_esrgan
     from sr_utils.course import describe_machine
@@ -103,9 +117,12 @@ def base(
 def publish(run_root: Path | None = None, *, profile: str = "full") -> None:
     """Put a finished run into notebooks/, figures/ and the table of README.md.
 
-    Args:
-        run_root: the run's folder; runs/<profile> unless given.
-        profile: smoke, quick, full or gpu.
+    Parameters
+    ----------
+    run_root
+        the run's folder; runs/<profile> unless given.
+    profile
+        smoke, quick, full or gpu.
     """
     from sr_utils.publish import publish as publish_run
     from sr_utils.repository import repository_root, resolve
@@ -121,7 +138,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted: what was whole is untouched, and the same command goes on from here.")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

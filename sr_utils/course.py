@@ -66,9 +66,11 @@ def begin(notebook: str, *, profile: str, seed: int, data_root: str, run_root: s
     notebook's further parameters: their types are held to the annotations of its parameters cell. A parameter
     that papermill injected but that the notebook does not declare is refused.
 
-    Raises:
-        UserError: an unknown or mistyped parameter, a missing `data_root`, a profile that this machine
-            cannot run.
+    Raises
+    ------
+    UserError
+        an unknown or mistyped parameter, a missing `data_root`, a profile that this machine
+        cannot run.
     """
     values = {"profile": profile, "seed": seed, "data_root": data_root, "run_root": run_root, **others}
     declared, injected = _parameters_of_kernel()
@@ -82,9 +84,7 @@ def begin(notebook: str, *, profile: str, seed: int, data_root: str, run_root: s
     chosen = PROFILES[profile]
     cuda = torch.cuda.is_available()
     if chosen.needs_cuda and not cuda:
-        raise UserError(
-            f"The profile {profile} needs a CUDA device and none is visible: use profile=full instead."
-        )
+        raise UserError(f"The profile {profile} needs a CUDA device and none is visible: use profile=full instead.")
     data = open_data_root(resolve(data_root))
 
     random.seed(seed)

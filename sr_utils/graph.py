@@ -39,8 +39,10 @@ class Settings:
 def read_settings(config: Mapping[str, Any]) -> Settings:
     """Check a run's settings and fill in the rest: `run_root` follows the profile.
 
-    Raises:
-        UserError: an unknown or mistyped setting, an unknown profile, or braces in a folder's name.
+    Raises
+    ------
+    UserError
+        an unknown or mistyped setting, an unknown profile, or braces in a folder's name.
     """
     for name in config:
         refuse_unknown(name, _DECLARED, what="setting of the course")
@@ -64,8 +66,10 @@ def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
     Snakemake's own lock outlives a kill and then refuses every later run, so a lock that dies with its
     process stands in for it.
 
-    Raises:
-        UserError: a setting does not fit, another run is under way, or a notebook failed.
+    Raises
+    ------
+    UserError
+        a setting does not fit, another run is under way, or the run was interrupted or failed.
     """
     values = parse_values(settings, _DECLARED, where="the course")
     chosen = read_settings({"profile": profile} | values)
@@ -76,15 +80,11 @@ def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                f"Another run of the course is under way in {root}: wait for it to end."
-            ) from error
+            raise UserError(f"Another run of the course is under way in {root}: wait for it to end.") from error
         begun = time.time()
         status = _snakemake(root, chosen)
     if status:
-        raise UserError(
-            f"The course stopped before its end: see the message above, mend it and run again ({status})."
-        )
+        raise UserError(f"The course stopped before its end: see the message above, mend it and run again ({status}).")
     executed = (resolve(chosen.run_root) / "notebooks").glob("*.ipynb")
     return chosen.run_root, any(path.stat().st_mtime >= begun for path in executed)
 
@@ -95,8 +95,10 @@ def modules_used(notebook: Path, package: Path) -> list[str]:
     Found by reading, not by running: `from sr_utils.x import y`, `from sr_utils import x` and
     `import sr_utils.x`, at any depth. A notebook that does not exist uses none.
 
-    Raises:
-        UserError: the notebook is not one.
+    Raises
+    ------
+    UserError
+        the notebook is not one.
     """
     found: set[Path] = set()
     # Lines that only IPython understands are not Python, and import nothing.
@@ -113,8 +115,10 @@ def modules_used(notebook: Path, package: Path) -> list[str]:
 def code_checksum(notebook: Path) -> str:
     """SHA-256 (hexadecimal) of a notebook's code cells; prose and outputs do not count.
 
-    Raises:
-        UserError: the notebook is not one.
+    Raises
+    ------
+    UserError
+        the notebook is not one.
     """
     return hashlib.sha256(_code(notebook).encode()).hexdigest()
 
@@ -132,17 +136,19 @@ def files_below(folder: Path, *parts: str) -> list[str]:
 def _snakemake(root: Path, settings: Settings) -> int:
     """Run Snakemake quietly in `root` and return its exit status; an interrupt waits for its clean-up."""
     command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--cores", "1", "--nolock"),
+        *(sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--cores", "all", "--nolock"),
         *("--rerun-incomplete", "--quiet", "all", "--config"),
         *(f"{name}={json.dumps(value)}" for name, value in vars(settings).items()),
     ]
     process = subprocess.Popen(command, cwd=root)
     try:
         return process.wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         # The terminal has interrupted Snakemake as well; a second signal would break its clean-up.
         process.wait()
-        raise
+        raise UserError(
+            "The course was interrupted: what was whole is untouched, and the same command goes on from here."
+        ) from error
 
 
 def _code(notebook: Path) -> str:

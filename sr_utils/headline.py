@@ -11,8 +11,10 @@ _COLUMNS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4)}
 def headline_table(run_root: Path) -> str:
     """The headline of a run as a Markdown table: PSNR in dB, SSIM and LPIPS of each method on task 1.
 
-    Raises:
-        UserError: `run_root/metrics/task1.json` is missing or is not in the agreed shape.
+    Raises
+    ------
+    UserError
+        `run_root/metrics/task1.json` is missing or is not in the agreed shape.
     """
     path = run_root / "metrics" / "task1.json"
     content = read_json(path)
@@ -25,7 +27,5 @@ def headline_table(run_root: Path) -> str:
             cells = [f"{row[key]:.{digits}f}" for key, (_, digits) in _COLUMNS.items()]
             lines.append(f"| {row['method'].replace('_', ' ')} | " + " | ".join(cells) + " |")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a metrics file ({error!r}): delete it and run make report again."
-        ) from error
+        raise UserError(f"{path} is not a metrics file ({error!r}): delete it and run make report again.") from error
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sr_utils.errors import UserError
 
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": "null"}
 _EXAMPLES = {"int": "3", "float": "0.001", "bool": "true", "str": "'text'", "None": "null"}
 
 
@@ -59,8 +60,10 @@ def read_parameters(source: str) -> dict[str, Parameter]:
 def check_types(values: Mapping[str, Any], declared: Mapping[str, Parameter], *, where: str) -> None:
     """Hold values to the declared types; a name that is not declared passes.
 
-    Raises:
-        UserError: naming the parameter, the notebook `where` it was given, and the mend.
+    Raises
+    ------
+    UserError
+        naming the parameter, the notebook `where` it was given, and the mend.
     """
     for name, value in values.items():
         if name in declared and not declared[name].accepts(value):
@@ -70,8 +73,10 @@ def check_types(values: Mapping[str, Any], declared: Mapping[str, Parameter], *,
 def parse_values(settings: Iterable[str], declared: Mapping[str, Parameter], *, where: str) -> dict[str, Any]:
     """Turn `name=value` texts into values of the declared types, so that `1e-3` is a number where one is due.
 
-    Raises:
-        UserError: a setting without `=`, an unknown name, or a text that cannot be of the declared type.
+    Raises
+    ------
+    UserError
+        a setting without `=`, an unknown name, or a text that cannot be of the declared type.
     """
     values = {}
     for setting in settings:
@@ -143,9 +148,9 @@ def _parse(text: str, parameter: Parameter, where: str) -> Any:
 
 
 def _mistyped(parameter: Parameter, value: Any, where: str) -> str:
-    kind = parameter.kinds[0]
-    example = _EXAMPLES.get(kind, repr(parameter.default))
+    example = _EXAMPLES.get(parameter.kinds[0], repr(parameter.default))
+    wanted = " or ".join(_WORDS.get(kind, kind) for kind in parameter.kinds)
     return (
-        f"The parameter {parameter.name} of {where} must be {' or '.join(parameter.kinds)}, not {value!r}: "
+        f"The parameter {parameter.name} of {where} must be {wanted}, not {value!r}: "
         f"write it as {parameter.name}={example}, for instance."
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm.auto import tqdm
+from tqdm.std import tqdm as text_tqdm
 
 LOG_VARIABLE = "SR_UTILS_PROGRESS_LOG"
 """Environment variable naming the file that headless runs append their progress lines to."""
@@ -27,7 +28,8 @@ def progress(items: Iterable[Item], *, label: str, total: int | None = None, ini
         yield from tqdm(items, desc=label, total=total, initial=initial, leave=False)
         return
     with open(path, "a", encoding="utf-8") as log:
-        yield from tqdm(
+        # The automatic choice would draw a widget in a kernel, whatever file it is given.
+        yield from text_tqdm(
             items,
             desc=label,
             total=total,

@@ -12,7 +12,7 @@ import nbformat
 from sr_utils.errors import UserError
 from sr_utils.files import atomic_path
 from sr_utils.headline import headline_table
-from sr_utils.notebooks import RUNNING_TIME
+from sr_utils.runner import RUNNING_TIME
 
 MAXIMUM_BYTES = 1_500_000
 START, END = "<!-- headline:start -->", "<!-- headline:end -->"
@@ -25,9 +25,11 @@ def publish(run_root: Path, root: Path) -> list[Path]:
 
     Everything is checked before anything is written.
 
-    Raises:
-        UserError: a notebook is missing, has other code than its source, is too large, holds an error or
-            shows a path of this machine; or README.md lacks the two marks.
+    Raises
+    ------
+    UserError
+        a notebook is missing, has other code than its source, is too large, holds an error or
+        shows a path of this machine; or README.md lacks the two marks.
     """
     sources = sorted((root / "notebooks").glob("*.ipynb"))
     notebooks = {source: _ready(run_root / "notebooks" / source.name, source, root) for source in sources}
@@ -57,8 +59,10 @@ def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode)
 
     So nothing of the run's machine gets in but the outputs themselves. Cells are numbered from one.
 
-    Raises:
-        ValueError: the two differ in their code.
+    Raises
+    ------
+    ValueError
+        the two differ in their code.
     """
     notebook = nbformat.from_dict(source)
     ours, theirs = _code_cells(notebook), _code_cells(executed)
@@ -100,15 +104,11 @@ def _ready(executed: Path, source: Path, root: Path) -> str:
     try:
         notebook = with_outputs(nbformat.read(source, as_version=4), nbformat.read(executed, as_version=4))
     except ValueError as error:
-        raise UserError(
-            f"{executed} is older than {source}: run make report with this profile again."
-        ) from error
+        raise UserError(f"{executed} is older than {source}: run make report with this profile again.") from error
     for number, cell in enumerate(notebook.cells, start=1):
         for output in cell.get("outputs", []):
             if output.output_type == "error":
-                raise UserError(
-                    f"Cell {number} of {executed} holds an error ({output.ename}): mend it, run again."
-                )
+                raise UserError(f"Cell {number} of {executed} holds an error ({output.ename}): mend it, run again.")
             for text in _texts(output):
                 found = _machine_path(text, root)
                 if found:

@@ -33,7 +33,7 @@ def cells(monkeypatch):
     return run
 
 
-DECLARING = 'profile: str = "quick"\nseed: int = 0\ndata_root: str = "data"\nrun_root: str = "runs/quick"\nrate: float = 1'
+DECLARING = "profile: str = 'quick'\nseed: int = 0\ndata_root: str = 'data'\nrun_root: str = 'runs'\nrate: float = 1"
 
 
 def test_begin_gives_what_a_notebook_needs(options, tmp_path):

@@ -9,10 +9,10 @@ import cv2
 import nbformat
 import numpy as np
 import pytest
-from sr_utils.notebooks import run_notebook
 
 from sr_utils.errors import UserError
 from sr_utils.files import read_json
+from sr_utils.runner import run_notebook
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -42,8 +42,10 @@ def run_notebook(source: Path, settings: Sequence[str]) -> Path:
     lies in `run_root/failed/`, and there it stays for diagnosis when one fails; only a whole one is moved
     into place, stamped with its measured running time.
 
-    Raises:
-        UserError: the notebook cannot be read, a setting does not fit, or a cell failed.
+    Raises
+    ------
+    UserError
+        the notebook cannot be read, a setting does not fit, or a cell failed.
     """
     notebook = _read(source)
     cell = _parameters_cell(notebook, source)
@@ -204,9 +206,7 @@ def _progress_lines(name: str, *, cells: int) -> Iterator[tuple[Path, Any]]:
 def _stamp(notebook: nbformat.NotebookNode, text: str) -> None:
     first = next((cell for cell in notebook.cells if cell.cell_type == "markdown"), None)
     if first is not None:
-        first.source = RUNNING_TIME.sub(
-            f"*Running time: {text}, {os.cpu_count()} CPU cores.*", first.source, count=1
-        )
+        first.source = RUNNING_TIME.sub(f"*Running time: {text}, {os.cpu_count()} CPU cores.*", first.source, count=1)
 
 
 def _duration(seconds: float) -> str:
