@@ -28,7 +28,7 @@ $(READY): requirements.lock pyproject.toml
 	  { echo 'Python lacks its venv module: install it (Debian: apt install python3-venv).' >&2; exit 1; }
 	@echo 'Installing into .venv: about 3 GB to download, a few minutes.'
 	@"$(PYTHON)" -m venv .venv
-	@"$(VENV)" -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --use-pep517 -r requirements.lock
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@"$(VENV)" -m sr_utils.cli prepare
 	@touch $@
