@@ -61,6 +61,11 @@ class DeFlowConfig:
     domain_normalisation: bool = False
     """Match the degraded domain's channel mean and deviation to the clean domain's, as the AIM setting does."""
 
+    @property
+    def side_multiple(self) -> int:
+        """What both sides of an image must be multiples of, for the squeezes and for h."""
+        return max(self.condition_factor, 2**self.levels)
+
 
 def condition_of(image: Tensor, factor: int) -> Tensor:
     """h(x): antialiased bicubic downsampling by ``factor``, rounded to 8 bits; (N, 3, H, W) in [0, 1]."""

@@ -17,10 +17,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from sr_utils.errors import UserError
+from sr_utils.features import IMAGENET_MEAN, IMAGENET_STD
 from sr_utils.rrdb import RRDB
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -139,11 +137,9 @@ class PerceptualLoss(nn.Module):
     def __init__(self, features: nn.Sequential, layers: tuple[tuple[int, float], ...] = ((7, 0.5), (14, 1.0))):
         super().__init__()
         self.weights = dict(layers)
-        # In-place activations would overwrite the pre-activation features that are compared.
-        kept = list(features.children())[: max(self.weights) + 1]
-        self.features = nn.Sequential(*(nn.ReLU() if isinstance(m, nn.ReLU) else m for m in kept))
+        self.features = features[: max(self.weights) + 1]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(IMAGENET_STD)[:, None, None])
         self.requires_grad_(False)
 
     def _compared(self, image: Tensor) -> list[Tensor]:

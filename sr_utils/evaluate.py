@@ -132,7 +132,7 @@ def bits_per_dimension(model: DeFlow, images: Sequence[Tensor], domain: int, *, 
 
     Sides are cropped to the multiple that the flow needs; large images weigh more, by their pixels.
     """
-    factor = max(model.config.condition_factor, 2**model.config.levels)
+    factor = model.config.side_multiple
     device = next(model.parameters()).device
     total, pixels = 0.0, 0
     with torch.random.fork_rng(devices=[]):

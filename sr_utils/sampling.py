@@ -59,7 +59,7 @@ def translate_image(
     The draw depends on ``seed`` and the image's size only. Sides are padded by replication to the multiple that
     the flow needs, and cut again.
     """
-    factor = max(model.config.condition_factor, 2**model.config.levels)
+    factor = model.config.side_multiple
     padded = _pad_to_multiple(clean, factor)[None].to(device)
     generator = torch.Generator().manual_seed(seed)
     condition = condition_of(padded, model.config.condition_factor)
