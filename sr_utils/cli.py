@@ -103,13 +103,13 @@ def base(
     from sr_utils.datasets import open_data_root
     from sr_utils.repository import resolve
 
-    data, about = open_data_root(resolve(str(data_root))), {"profile": "full", **describe_machine()}
+    data, about = open_data_root(resolve(data_root)), {"profile": "full", **describe_machine()}
     name = "base_deflow" if model == "deflow" else f"base_esrgan_x{scale}"
-    options = {"state_path": resolve(str(states)) / f"{name}.safetensors", "about": about}
+    options = {"state_path": resolve(states) / f"{name}.safetensors", "about": about}
     if model == "deflow":
-        path = train_base_deflow(data, resolve(str(folder)), **options)
+        path = train_base_deflow(data, resolve(folder), **options)
     else:
-        path = train_base_esrgan(data, resolve(str(folder)), scale=scale, **options)
+        path = train_base_esrgan(data, resolve(folder), scale=scale, **options)
     print(f"Wrote {path}")
 
 
