@@ -22,7 +22,7 @@ from sr_utils.images import imresize, quantize
 from sr_utils.sampling import crop_to_multiple
 from sr_utils.training import DeFlowTraining, ESRGANTraining, History, train_deflow, train_esrgan
 
-BASE_DEFLOW = DeFlowTraining(steps=9000, patch=64, batch=8, learning_rate=5e-4, seed=0)
+BASE_DEFLOW = DeFlowTraining(steps=6000, patch=64, batch=8, learning_rate=5e-4, seed=0)
 BASE_ESRGAN = ESRGANTraining(pixel_steps=4000, gan_steps=900, patch=40, batch=8, mixed_precision=True, seed=0)
 BASE_TRANSFER = ESRGANTraining(
     pixel_steps=500, gan_steps=100, patch=40, batch=8, learning_rate=2e-4, mixed_precision=True, seed=0

@@ -1,18 +1,14 @@
 """DeFlow: a conditional flow that learns a degradation from images that are not paired.
 
 Clean images x and degraded images y share one flow f, given the domain-invariant condition h of each. In its
-latent space clean images are standard normal and degraded ones are shifted by a random u that does not
-depend on x (DeFlow, section 3.2, eq. 7-9)::
+latent space clean images are standard normal and degraded ones are shifted (DeFlow, section 3.2, eq. 7-9)::
 
     f(x; h(x)) = z_x ~ N(0, I)
-    f(y; h(y)) = z_y = z_x + u ~ N(mu, I + M Mᵀ),   u ~ N(mu, M Mᵀ)
+    f(y; h(y)) = z_y ~ N(m, S)
 
-so the exact likelihood of either domain follows from the change of variables, and a clean image is degraded
-by y = f⁻¹(f(x; h(x)) + u; h(x)) (eq. 11). Every finished latent of the multi-scale flow has its own mean
-``mu`` and full matrix ``M`` over its channels, the same at every position.
-
-``M`` must not start at zero: the gradient of I + M Mᵀ with respect to M is then exactly zero and the
-covariance never learns. It starts at ``initial_shift`` times the identity.
+so the exact likelihood of either domain follows from the change of variables, and a clean image is degraded by
+moving its latents from the first Gaussian to the second and decoding (eq. 11). `latent_shift` has the two kinds
+of shift: the published one, and one whose mean and variances follow the image's coarser part.
 
 Reference: Wolf, Lugmayr, Danelljan, Van Gool and Timofte, "DeFlow: Learning Complex Image Degradations from
 Unpaired Data with Conditional Flows", CVPR 2021.
@@ -21,14 +17,18 @@ Unpaired Data with Conditional Flows", CVPR 2021.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_utils.flow_layers import FlowStep, Split, squeeze, sum_image, unsqueeze
+from sr_utils.errors import UserError
+from sr_utils.flow_layers import FlowStep, Split, squeeze, unsqueeze
 from sr_utils.images import imresize, quantize
+from sr_utils.latent_shift import ConstantShift, LocalShift, standard_log_prob
 from sr_utils.rrdb import RRDB
 
 CLEAN, DEGRADED = 0, 1
@@ -56,10 +56,16 @@ class DeFlowConfig:
     """Levels of an image channel; training adds uniform noise of one level (dequantisation)."""
     bound: float = 1.0
     """Largest absolute log-scale of one affine layer."""
+    shift: Literal["constant", "local"] = "local"
+    """The published shift, the same everywhere, or one that follows the image's coarser part."""
     initial_shift: float = 0.5
-    """M starts at this times the identity."""
+    """Deviation of the shift at the start of training; a constant shift that starts at 0 stays there."""
     domain_normalisation: bool = False
     """Match the degraded domain's channel mean and deviation to the clean domain's, as the AIM setting does."""
+
+    def __post_init__(self):
+        if self.shift not in ("constant", "local"):
+            raise UserError(f"shift {self.shift!r} is not known; choose constant or local.")
 
     @property
     def side_multiple(self) -> int:
@@ -70,39 +76,6 @@ class DeFlowConfig:
 def condition_of(image: Tensor, factor: int) -> Tensor:
     """h(x): antialiased bicubic downsampling by ``factor``, rounded to 8 bits; (N, 3, H, W) in [0, 1]."""
     return quantize(imresize(image, 1 / factor))
-
-
-class LatentShift(nn.Module):
-    """The random shift u ~ N(mu, M Mᵀ) of one latent, and the densities it implies (DeFlow, eq. 8-9)."""
-
-    def __init__(self, channels: int, initial_shift: float):
-        super().__init__()
-        self.mean = nn.Parameter(torch.zeros(channels))
-        self.factor = nn.Parameter(initial_shift * torch.eye(channels))
-
-    def covariance(self) -> Tensor:
-        """I + M Mᵀ, the covariance of a degraded latent; (C, C)."""
-        return torch.eye(len(self.mean), dtype=self.factor.dtype, device=self.factor.device) + (
-            self.factor @ self.factor.T
-        )
-
-    def log_prob(self, z: Tensor, domain: Tensor) -> Tensor:
-        """Log-density of latents ``z`` (N, C, H, W) under each image's ``domain`` (N,); shape (N,)."""
-        positions = z.shape[2] * z.shape[3]
-        constant = -0.5 * z[0].numel() * math.log(2 * math.pi)
-        clean = -0.5 * sum_image(z.square())
-        lower = torch.linalg.cholesky(self.covariance())
-        centred = (z - self.mean[:, None, None]).transpose(0, 1).flatten(1)
-        whitened = torch.linalg.solve_triangular(lower, centred, upper=False)
-        squared = whitened.square().sum(0).unflatten(0, (len(z), positions)).sum(1)
-        degraded = -0.5 * squared - positions * torch.log(torch.diagonal(lower)).sum()
-        return constant + torch.where(domain == DEGRADED, degraded, clean)
-
-    def sample_like(self, z: Tensor, *, temperature: float, generator: torch.Generator | None) -> Tensor:
-        """Draw u for every position of ``z``; temperature scales its deviation, not its mean."""
-        noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device="cpu").to(z.device)
-        coloured = torch.einsum("ij,njhw->nihw", self.factor, noise)
-        return self.mean[:, None, None] + temperature * coloured
 
 
 class ConditionEncoder(nn.Module):
@@ -146,9 +119,21 @@ class DeFlow(nn.Module):
             if level < config.levels - 1:
                 self.splits.append(Split(*sizes))
                 channels //= 2
-            self.shifts.append(LatentShift(channels, config.initial_shift))
+            self.shifts.append(self._new_shift(channels, coarsest=level == config.levels - 1))
         self.register_buffer("domain_mean", torch.zeros(2, 3))
         self.register_buffer("domain_deviation", torch.ones(2, 3))
+
+    def _new_shift(self, channels: int, *, coarsest: bool) -> ConstantShift | LocalShift:
+        config = self.config
+        if config.shift == "constant":
+            return ConstantShift(channels, config.initial_shift)
+        # The coarsest latent sees nothing: of h alone, it would learn what the two sets show, not how.
+        context = 0 if coarsest else channels + config.features
+        return LocalShift(channels, config.initial_shift, context_channels=context, hidden=config.hidden)
+
+    def shift_constants(self) -> list[nn.Parameter]:
+        """The parameters of the shifts that hold for all images; see `training.DeFlowTraining.shift_rate_factor`."""
+        return [value for name, value in self.shifts.named_parameters() if ".local." not in name]
 
     def set_domain_statistics(self, clean: list[Tensor], degraded: list[Tensor]) -> None:
         """Measure each domain's channel mean and deviation from images (3, H, W), for the normalisation switch."""
@@ -167,9 +152,10 @@ class DeFlow(nn.Module):
         sizes = [(height >> level, width >> level) for level in range(1, self.config.levels + 1)]
         return self.encoder(condition, sizes)
 
-    def _flow(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _flow(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor | None], Tensor]:
+        """Latents and each one's context, finest level first, and the log-determinant (N,)."""
         features = self._features(condition, *image.shape[2:])
-        z, latents = image - 0.5, []
+        z, latents, contexts = image - 0.5, [], []
         log_det = torch.zeros(len(image), dtype=image.dtype, device=image.device)
         for level, steps in enumerate(self.steps):
             z = squeeze(z)
@@ -179,8 +165,24 @@ class DeFlow(nn.Module):
             if level < len(self.splits):
                 z, finished, split_log_det = self.splits[level](z, features[level])
                 latents.append(finished)
+                contexts.append(torch.cat([z, features[level]], dim=1))
                 log_det = log_det + split_log_det
-        return [*latents, z], log_det
+        return [*latents, z], [*contexts, None], log_det
+
+    def _inverse(self, latents: list[Tensor], condition: Tensor, moved: Callable[..., Tensor]) -> Tensor:
+        """Decode from coarse to fine, with every latent first replaced by ``moved(shift, latent, context)``."""
+        coarse_height, coarse_width = latents[-1].shape[2:]
+        features = self._features(condition, coarse_height << len(self.steps), coarse_width << len(self.steps))
+        z = moved(self.shifts[-1], latents[-1], None)
+        for level in reversed(range(len(self.steps))):
+            if level < len(self.splits):
+                context = torch.cat([z, features[level]], dim=1)
+                finished = moved(self.shifts[level], latents[level], context)
+                z = self.splits[level].inverse(z, finished, features[level])
+            for step in reversed(self.steps[level]):
+                z = step.inverse(z, features[level])
+            z = unsqueeze(z)
+        return z + 0.5
 
     def forward(self, image: Tensor, condition: Tensor, domain: Tensor, *, noise: bool | None = None) -> Tensor:
         """Negative log-likelihood in bits per dimension, one per image.
@@ -207,10 +209,11 @@ class DeFlow(nn.Module):
             condition = torch.where(degraded, condition * scale + offset, condition)
             pixels = image.shape[2] * image.shape[3]
             likelihood = likelihood + (domain == DEGRADED) * pixels * scale.log().sum()
-        latents, log_det = self._flow(image, condition)
+        latents, contexts, log_det = self._flow(image, condition)
         likelihood = likelihood + log_det
-        for shift, latent in zip(self.shifts, latents, strict=True):
-            likelihood = likelihood + shift.log_prob(latent, domain)
+        for shift, latent, context in zip(self.shifts, latents, contexts, strict=True):
+            density = torch.where(domain == DEGRADED, shift.log_prob(latent, context), standard_log_prob(latent))
+            likelihood = likelihood + density
         return -likelihood / (math.log(2) * dimensions)
 
     def encode(self, image: Tensor, condition: Tensor) -> list[Tensor]:
@@ -219,16 +222,11 @@ class DeFlow(nn.Module):
 
     def decode(self, latents: list[Tensor], condition: Tensor) -> Tensor:
         """The image (N, 3, H, W) whose latents these are; the exact inverse of `encode`, not clamped."""
-        coarse_height, coarse_width = latents[-1].shape[2:]
-        features = self._features(condition, coarse_height << len(self.steps), coarse_width << len(self.steps))
-        z = latents[-1]
-        for level in reversed(range(len(self.steps))):
-            if level < len(self.splits):
-                z = self.splits[level].inverse(z, latents[level], features[level])
-            for step in reversed(self.steps[level]):
-                z = step.inverse(z, features[level])
-            z = unsqueeze(z)
-        return z + 0.5
+        return self._inverse(latents, condition, lambda shift, latent, context: latent)
+
+    def contexts(self, image: Tensor, condition: Tensor) -> list[Tensor | None]:
+        """What each latent's shift looks at for this image, finest level first; None at the coarsest."""
+        return self._flow(image, condition)[1]
 
     @torch.no_grad()
     def translate(
@@ -239,16 +237,17 @@ class DeFlow(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Degrade clean images: y = f⁻¹(f(x) + u), u ~ N(mu, temperature² M Mᵀ) (DeFlow, eq. 11).
+        """Degrade clean images: encode, move every latent to the degraded domain, decode (DeFlow, eq. 11).
 
-        ``image`` is (N, 3, H, W) in [0, 1] and the result has its shape, not clamped. With a ``generator``
-        (on the CPU) the draw repeats exactly. Dequantisation noise is never added, so none is left over.
+        ``image`` is (N, 3, H, W) in [0, 1] and the result has its shape, not clamped. ``temperature`` scales the
+        deviation of the drawn noise. With a ``generator`` (on the CPU) the draw repeats exactly. Dequantisation
+        noise is never added, so none is left over.
         """
-        latents = [
-            latent + shift.sample_like(latent, temperature=temperature, generator=generator)
-            for shift, latent in zip(self.shifts, self.encode(image, condition), strict=True)
-        ]
-        translated = self.decode(latents, condition)
+
+        def moved(shift, latent, context):
+            return shift.transport(latent, context, temperature=temperature, generator=generator)
+
+        translated = self._inverse(self.encode(image, condition), condition, moved)
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
             translated = (translated - offset) / scale

@@ -41,8 +41,9 @@ class DeFlowTraining:
     """Images a step; half of them clean, half degraded."""
     learning_rate: float = 5e-4
     shift_rate_factor: float = 10.0
-    """Learning rate of mu and M relative to the rest. The flow is held to the clean domain's unit scale, where the
-    degraded latents' deviation may be ten, so M has much further to go than any weight of the flow."""
+    """Learning rate of the shifts' own means and covariances relative to the rest. The flow is held to the clean
+    domain's unit scale, where the degraded latents' deviation may be ten, so they have further to go than any weight
+    of a network."""
     ema_decay: float = 0.999
     gradient_clip: float = 10.0
     seed: int = 0
@@ -182,9 +183,9 @@ def train_deflow(
     model.to(device).train()
     model.set_domain_statistics(clean, degraded)
     average = averaged(model, config.ema_decay)
-    shifts = list(model.shifts.parameters())
-    flow = [parameter for name, parameter in model.named_parameters() if not name.startswith("shifts.")]
-    groups = [{"params": flow}, {"params": shifts, "rate_factor": config.shift_rate_factor}]
+    shifts = model.shift_constants()
+    others = [parameter for parameter in model.parameters() if all(parameter is not shift for shift in shifts)]
+    groups = [{"params": others}, {"params": shifts, "rate_factor": config.shift_rate_factor}]
     optimiser = torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.99))
     samplers = {
         "clean": PatchSampler(clean, config.patch, seed=config.seed),

@@ -4,13 +4,18 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sr_utils.checkpoints import load_model
-from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, LatentShift, condition_of
+from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
+from sr_utils.errors import UserError
+from sr_utils.latent_shift import ConstantShift
 
 SMALL = DeFlowConfig(steps=2, hidden=8, features=6, encoder_blocks=1)
+KINDS = [replace(SMALL, shift="constant"), replace(SMALL, shift="local")]
+NAMES = ["constant", "local"]
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "base_deflow.safetensors"
 
 
@@ -23,6 +28,16 @@ def random_model(config=SMALL, spread=0.05):
     for parameter in model.parameters():
         parameter.data += spread * torch.randn_like(parameter)
     return model.eval()
+
+
+def moments_at(shift, context, row, column):
+    """Mean and covariance of a degraded latent at one position, put together without the shift's own formulas."""
+    if isinstance(shift, ConstantShift):
+        return shift.mean, torch.eye(len(shift.mean)).double() + shift.factor @ shift.factor.T
+    mean, log_variance = shift.moments(context)
+    where = (0, slice(None), row, column) if context is not None else (0, slice(None), 0, 0)
+    rotation = shift.rotation()
+    return rotation @ mean[where], rotation @ torch.diag(log_variance[where].exp()) @ rotation.T
 
 
 @pytest.fixture
@@ -47,9 +62,10 @@ def test_latents_have_as_many_numbers_as_the_image(image):
     assert sum(latent[0].numel() for latent in latents) == image[0].numel()
 
 
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
 @pytest.mark.parametrize("domain", [CLEAN, DEGRADED])
-def test_likelihood_equals_the_change_of_variables_by_autograd(domain):
-    model = random_model()
+def test_likelihood_equals_the_change_of_variables_by_autograd(domain, config):
+    model = random_model(config)
     image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
     condition = condition_of(image, 8)
 
@@ -58,13 +74,16 @@ def test_likelihood_equals_the_change_of_variables_by_autograd(domain):
 
     jacobian = torch.autograd.functional.jacobian(flat, image).reshape(192, 192)
     log_density = torch.linalg.slogdet(jacobian).logabsdet
-    for shift, latent in zip(model.shifts, model.encode(image, condition), strict=True):
-        channels = latent.shape[1]
-        mean, covariance = torch.zeros(channels).double(), torch.eye(channels).double()
-        if domain == DEGRADED:
-            mean, covariance = shift.mean, torch.eye(channels).double() + shift.factor @ shift.factor.T
-        density = torch.distributions.MultivariateNormal(mean, covariance)
-        log_density = log_density + density.log_prob(latent[0].permute(1, 2, 0)).sum()
+    for shift, latent, context in zip(
+        model.shifts, model.encode(image, condition), model.contexts(image, condition), strict=True
+    ):
+        for row, column in np.ndindex(*latent.shape[2:]):
+            mean, covariance = moments_at(shift, context, row, column) if domain == DEGRADED else (None, None)
+            normal = torch.distributions.MultivariateNormal
+            channels = latent.shape[1]
+            standard = normal(torch.zeros(channels).double(), torch.eye(channels).double())
+            density = standard if mean is None else normal(mean, covariance)
+            log_density = log_density + density.log_prob(latent[0, :, row, column])
     found = model(image, condition, torch.tensor([domain]))
     torch.testing.assert_close(found[0], -log_density / (192 * math.log(2)), rtol=1e-9, atol=1e-9)
 
@@ -78,42 +97,17 @@ def test_training_adds_noise_and_its_bits_and_evaluation_neither(image):
     assert (noisy - model(image, condition, domain) - 8).abs().max() < 2  # ln(256) is 8 bits
 
 
-def test_gradients_reach_every_parameter(image):
-    model = random_model().train()
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_gradients_reach_every_parameter(image, config):
+    model = random_model(config).train()
     model(image, condition_of(image, 8), torch.tensor([0, 1])).mean().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_the_covariance_learns_from_its_start_and_would_not_from_zero():
-    def gradient(start):
-        torch.manual_seed(0)
-        shift = LatentShift(4, start)
-        shift.log_prob(3 * torch.randn(2, 4, 8, 8), torch.tensor([DEGRADED, DEGRADED])).sum().backward()
-        return shift.factor.grad
-
-    assert gradient(DeFlowConfig().initial_shift).abs().max() > 1
-    assert torch.equal(gradient(0.0), torch.zeros(4, 4))
-
-
-def test_the_shift_recovers_known_moments():
-    torch.manual_seed(0)
-    true_mean, true_factor = torch.tensor([0.5, -1.0]), torch.tensor([[1.5, 0.0], [0.8, 0.3]])
-    z = torch.randn(64, 2, 16, 16) + true_mean[:, None, None]
-    z = z + torch.einsum("ij,njhw->nihw", true_factor, torch.randn_like(z))
-    shift, domain = LatentShift(2, 0.5), torch.ones(64, dtype=torch.long)
-    optimiser = torch.optim.Adam(shift.parameters(), lr=0.03)
-    for _ in range(300):
-        optimiser.zero_grad()
-        (-shift.log_prob(z, domain).mean() / 512).backward()
-        optimiser.step()
-    torch.testing.assert_close(shift.mean.detach(), true_mean, atol=0.05, rtol=0)
-    expected = torch.eye(2) + true_factor @ true_factor.T
-    torch.testing.assert_close(shift.covariance().detach(), expected, atol=0.1, rtol=0)
-
-
-def test_translate_repeats_by_seed_and_temperature_zero_has_no_randomness(image):
-    model, condition = random_model(), condition_of(image, 8)
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_translate_repeats_by_seed_and_temperature_zero_has_no_randomness(image, config):
+    model, condition = random_model(config), condition_of(image, 8)
 
     def draw(seed, temperature=1.0):
         return model.translate(
@@ -126,12 +120,39 @@ def test_translate_repeats_by_seed_and_temperature_zero_has_no_randomness(image)
     assert not draw(1).requires_grad
 
 
-def test_without_a_shift_translation_returns_the_image(image):
-    model = random_model()
-    for shift in model.shifts:
-        shift.mean.data.zero_()
+def no_shift(shift):
+    """Make a shift leave every latent as it is."""
+    shift.mean.data.zero_()
+    if isinstance(shift, ConstantShift):
         shift.factor.data.zero_()
+    else:
+        shift.log_variance.data.zero_()
+        for parameter in shift.local.parameters() if shift.local else ():
+            parameter.data.zero_()
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_without_a_shift_translation_returns_the_image(image, config):
+    model = random_model(config)
+    for shift in model.shifts:
+        no_shift(shift)
     assert (model.translate(image, condition_of(image, 8)) - image).abs().max() < 1e-9
+
+
+def test_a_local_shift_sees_the_degraded_coarse_part_not_the_clean_one(image):
+    model, condition = random_model(), condition_of(image, 8)
+    seen = []
+    for shift in model.shifts[:-1]:
+        shift.local.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    translated = model.translate(image, condition, generator=torch.Generator().manual_seed(0))
+    expected = model.contexts(translated, condition)
+    for used, again in zip(reversed(seen), expected[:-1], strict=True):
+        assert (used - again).abs().max() < 1e-9
+
+
+def test_an_unknown_shift_is_one_sentence():
+    with pytest.raises(UserError, match="shift 'moving' is not known; choose constant or local"):
+        DeFlowConfig(shift="moving")
 
 
 def test_domain_normalisation_matches_statistics_and_stays_a_density(image):
