@@ -61,6 +61,10 @@ class ConstantShift(nn.Module):
         self.mean = nn.Parameter(torch.zeros(channels))
         self.factor = nn.Parameter(initial_shift * torch.eye(channels))
 
+    def average_mean(self, context: Tensor | None = None) -> Tensor:
+        """The mean of a degraded latent; (C,)."""
+        return self.mean
+
     def covariance(self, context: Tensor | None = None) -> Tensor:
         """I + M Mᵀ, the covariance of a degraded latent; (C, C)."""
         return torch.eye(len(self.mean), dtype=self.factor.dtype, device=self.factor.device) + (
@@ -123,6 +127,10 @@ class LocalShift(nn.Module):
             return mean, log_variance
         to_mean, to_log_variance = self.local(context).chunk(2, dim=1)
         return mean + bounded(to_mean, MEAN_BOUND), log_variance + bounded(to_log_variance, VARIANCE_BOUND)
+
+    def average_mean(self, context: Tensor | None = None) -> Tensor:
+        """Q m with the means m averaged over images and positions; (C,)."""
+        return self.rotation() @ self.moments(context)[0].mean((0, 2, 3))
 
     def covariance(self, context: Tensor | None = None) -> Tensor:
         """Q diag(s) Qᵀ with the variances s averaged over images and positions; (C, C)."""

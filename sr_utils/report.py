@@ -330,6 +330,19 @@ def covariance_picture(mean: Tensor, covariance: Tensor, *, title: str) -> Figur
 
 
 @_styled
+def image_beside_map(image: Tensor, values: Tensor, *, title: str, heading: str, neutral: float) -> Figure:
+    """An image and a map (H, W) of something over it; colours part at ``neutral``, and a bar reads them."""
+    figure, axes = _panels(1, 2, title=title, height=WIDTH * image.shape[1] / image.shape[2] / 2 + 0.8)
+    _draw_image(axes[0][0], image, "input")
+    reach = (values - neutral).abs().max().item() or 1.0
+    drawn = axes[0][1].imshow(values, cmap="RdBu_r", vmin=neutral - reach, vmax=neutral + reach)
+    axes[0][1].set_title(heading)
+    axes[0][1].axis("off")
+    figure.colorbar(drawn, ax=axes[0][1], shrink=0.8)
+    return figure
+
+
+@_styled
 def interval_plot(groups: Mapping[str, Tensor], *, names: Sequence[str], title: str, xlabel: str) -> Figure:
     """95 % intervals and medians: a row a name, a colour a group of samples (resamples, names)."""
     figure, axes = _panels(1, 1, title=title, height=1.6 + 0.7 * len(names))
