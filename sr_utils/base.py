@@ -18,8 +18,7 @@ from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import GenericDegradation
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
 from sr_utils.files import checksum
-from sr_utils.images import imresize, quantize
-from sr_utils.sampling import crop_to_multiple
+from sr_utils.images import crop_to_multiple, imresize, quantize
 from sr_utils.training import DeFlowTraining, ESRGANTraining, History, train_deflow, train_esrgan
 
 BASE_DEFLOW = DeFlowTraining(steps=6000, patch=64, batch=8, learning_rate=5e-4, seed=0)

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from sr_utils.deflow import DeFlow, condition_of
 from sr_utils.errors import UserError
 from sr_utils.files import checksum, read_json, write_json
-from sr_utils.images import imresize, load_image, quantize, save_image
+from sr_utils.images import crop_to_multiple, imresize, load_image, quantize, save_image
 from sr_utils.metrics import lpips, psnr, ssim
 from sr_utils.progress import progress
-from sr_utils.sampling import crop_to_multiple
 
 SCORES = ("psnr", "ssim", "lpips", "psnr_y", "ssim_y")
 LUMA_CROP = 4
@@ -80,9 +79,9 @@ def score_method(
         begun = time.perf_counter()
         restored = restore(low)
         seconds = time.perf_counter() - begun
+        rows.append({"name": input_path.stem, **score(restored, truth), "seconds": seconds})
         if folder is not None:
             save_image(restored, folder / f"{input_path.stem}.png")
-        rows.append({"name": input_path.stem, **score(restored, truth), "seconds": seconds})
     return rows
 
 

@@ -187,6 +187,22 @@ def to_y(image: torch.Tensor) -> torch.Tensor:
     return (image * weights).sum(-3, keepdim=True) + _LUMA_OFFSET
 
 
+def crop_to_multiple(image: torch.Tensor, factor: int, *, name: str = "An image") -> torch.Tensor:
+    """Cut the bottom and right of (..., H, W) so that both sides are multiples of `factor`.
+
+    Args:
+        name: what the error calls the image, such as its path.
+
+    Raises:
+        UserError: a side is smaller than `factor`.
+    """
+    height, width = (side - side % factor for side in image.shape[-2:])
+    if not (height and width):
+        size = f"{image.shape[-1]}x{image.shape[-2]}"
+        raise UserError(f"{name} is {size}, smaller than {factor} pixels: remove it or use a larger one.")
+    return image[..., :height, :width]
+
+
 def imresize(image: torch.Tensor, scale: float) -> torch.Tensor:
     """Antialiased bicubic resizing of (N, C, H, W) or (C, H, W), equal to MATLAB's `imresize` for doubles.
 

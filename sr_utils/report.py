@@ -335,7 +335,7 @@ def image_beside_map(image: Tensor, values: Tensor, *, title: str, heading: str,
     figure, axes = _panels(1, 2, title=title, height=WIDTH * image.shape[1] / image.shape[2] / 2 + 0.8)
     _draw_image(axes[0][0], image, "input")
     reach = (values - neutral).abs().max().item() or 1.0
-    drawn = axes[0][1].imshow(values, cmap="RdBu_r", vmin=neutral - reach, vmax=neutral + reach)
+    drawn = axes[0][1].imshow(values.numpy(), cmap="RdBu_r", vmin=neutral - reach, vmax=neutral + reach)
     axes[0][1].set_title(heading)
     axes[0][1].axis("off")
     figure.colorbar(drawn, ax=axes[0][1], shrink=0.8)
@@ -350,10 +350,9 @@ def interval_plot(groups: Mapping[str, Tensor], *, names: Sequence[str], title: 
         low, middle, high = torch.quantile(
             samples, torch.tensor([0.025, 0.5, 0.975], dtype=samples.dtype), dim=0
         )
-        places = torch.arange(len(names)) + 0.25 * index
-        axes[0][0].errorbar(
-            middle, places, xerr=torch.stack([middle - low, high - middle]), fmt="o", capsize=5, label=label
-        )
+        places = (torch.arange(len(names)) + 0.25 * index).numpy()
+        reach = torch.stack([middle - low, high - middle]).numpy()
+        axes[0][0].errorbar(middle.numpy(), places, xerr=reach, fmt="o", capsize=5, label=label)
     axes[0][0].axvline(0, color=INK, linewidth=1)
     axes[0][0].set_yticks(list(range(len(names))), names)
     axes[0][0].invert_yaxis()

@@ -11,26 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sr_utils.deflow import DeFlow, condition_of
-from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
-from sr_utils.images import imresize, load_image, quantize, save_image
+from sr_utils.images import crop_to_multiple, imresize, load_image, quantize, save_image
 from sr_utils.progress import progress
 
 TILE, OVERLAP = 256, 32
-
-
-def crop_to_multiple(image: Tensor, factor: int) -> Tensor:
-    """Cut the bottom and right of (..., H, W) so that both sides are multiples of ``factor``.
-
-    Raises
-    ------
-    UserError: a side is smaller than ``factor``.
-    """
-    height, width = image.shape[-2] // factor * factor, image.shape[-1] // factor * factor
-    if not height or not width:
-        raise UserError(f"An image of {tuple(image.shape[-2:])} pixels is smaller than {factor}; use larger ones.")
-    return image[..., :height, :width]
 
 
 def _pad_to_multiple(image: Tensor, factor: int) -> Tensor:
@@ -116,7 +102,7 @@ def make_pairs(
         targets = [*(draw / name for draw in result.draws), result.truth / name]
         if all(target.is_file() for target in targets):
             continue
-        truth = crop_to_multiple(load_image(path), scale)
+        truth = crop_to_multiple(load_image(path), scale, name=str(path))
         clean = quantize(imresize(truth, 1 / scale))
         for draw, target in enumerate(targets[:-1]):
             image_seed = seed + draw * len(paths) + index

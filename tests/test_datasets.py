@@ -1,28 +1,14 @@
-import os
-import time
 
 import pytest
 import torch
 
-from sr_utils.datasets import PairSampler, PatchSampler, load_images, open_data_root, prepare_scales
+from sr_utils.datasets import PairSampler, PatchSampler, load_images, open_data_root
 from sr_utils.errors import UserError
-from sr_utils.images import imresize, load_image, quantize, save_image
+from sr_utils.images import save_image
 
 
 def write(path, width, height, seed=0):
     save_image(torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)), path)
-
-
-@pytest.fixture
-def root(tmp_path):
-    """Three pairs of scale 2, eleven clean images, two frames."""
-    for index, (width, height) in enumerate(((24, 20), (17, 30), (16, 16))):
-        write(tmp_path / "data/task1/Input" / f"{index:03}.png", width, height)
-        write(tmp_path / "data/task1/GroundTruth" / f"{index:03}.png", 2 * width, 2 * height)
-        write(tmp_path / "data/task2" / f"frame{index}.png", 16, 16)
-    for index in range(11):
-        write(tmp_path / "data/clean" / f"{index:02}.png", 40, 35, seed=index)
-    return tmp_path / "data"
 
 
 # The data root
@@ -107,62 +93,6 @@ def test_mixed_scales(root):
     write(root / "task1/GroundTruth/002.png", 16, 16)
     with pytest.raises(UserError, match=r"002\.png is 1 times.*scale 2"):
         _ = open_data_root(root).scale
-
-
-# The scales step
-
-
-def test_prepare_scales(root, tmp_path):
-    data = open_data_root(root)
-    report = prepare_scales(data, tmp_path / "run", workers=2)
-    assert sorted(report.folders) == ["clean_16x", "clean_1x", "clean_2x", "input_1x", "input_8x"]
-    assert (report.made, report.skipped) == (3 * 2 + 10 * 3, 0)
-    clean = load_image(root / "clean/04.png")[:, :32, :32]
-    torch.testing.assert_close(load_image(report.folders["clean_1x"] / "04.png"), clean)
-    for factor in (2, 16):
-        expected = quantize(imresize(clean, 1 / factor))
-        torch.testing.assert_close(load_image(report.folders[f"clean_{factor}x"] / "04.png"), expected)
-    assert load_image(report.folders["input_8x"] / "001.png").shape == (3, 3, 2)
-
-
-def test_prepare_scales_makes_only_what_is_missing_or_old(root, tmp_path):
-    first = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
-    again = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
-    assert (again.made, again.skipped) == (0, first.made)
-    (again.folders["clean_2x"] / "03.png").unlink()
-    later = time.time() + 60
-    os.utime(root / "task1/Input/000.png", (later, later))
-    (root / "clean/00.png").unlink()
-    mended = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
-    assert mended.made == 1 + 2
-    assert not (again.folders["clean_2x"] / "00.png").exists()
-
-
-def test_prepare_scales_of_another_root_begins_anew(root, tmp_path):
-    first = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
-    root.rename(tmp_path / "other")
-    other = prepare_scales(open_data_root(tmp_path / "other"), tmp_path / "run", workers=2)
-    assert other.made == first.made
-
-
-def test_prepare_scales_without_truths(root, tmp_path):
-    for path in (root / "task1/GroundTruth").iterdir():
-        path.unlink()
-    with pytest.raises(UserError, match="GroundTruth"):
-        prepare_scales(open_data_root(root), tmp_path / "run", workers=1)
-    report = prepare_scales(open_data_root(root), tmp_path / "run", workers=1, scale=4)
-    assert load_image(report.folders["clean_32x"] / "00.png").shape == (3, 1, 1)
-
-
-def test_prepare_scales_answers_bad_images_and_keeps_the_threads(root, tmp_path):
-    threads = torch.get_num_threads()
-    write(root / "clean/05.png", 40, 15)
-    with pytest.raises(UserError, match=r"05\.png is 40x15, smaller than 16"):
-        prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
-    (root / "clean/05.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"05\.png is empty"):
-        prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
-    assert torch.get_num_threads() == threads
 
 
 # Patches

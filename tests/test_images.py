@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from sr_utils.errors import UserError
-from sr_utils.images import image_size, imresize, list_images, load_image, quantize, save_image, to_y
+from sr_utils.images import crop_to_multiple, image_size, imresize, list_images, load_image, quantize, save_image, to_y
 
 
 @pytest.fixture
@@ -337,3 +337,9 @@ def test_a_copy_of_a_good_file_survives_a_failed_save(tmp_path, picture):
     with pytest.raises(ValueError):
         save_image(torch.full((3, 4, 4), torch.inf), path)
     assert path.read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_cropping_to_a_multiple_refuses_what_is_smaller():
+    assert crop_to_multiple(torch.zeros(3, 9, 17), 8).shape == (3, 8, 16)
+    with pytest.raises(UserError, match=r"^photo\.png is 17x7, smaller than 8 pixels"):
+        crop_to_multiple(torch.zeros(3, 7, 17), 8, name="photo.png")

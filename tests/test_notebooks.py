@@ -64,7 +64,7 @@ def test_every_notebook_runs_and_its_results_are_numbers(run_root):
     assert (run_root / "deflow.safetensors").is_file() and (run_root / "esrgan.safetensors").is_file()
 
 
-@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize("scale", [1, 2, 4])
 def test_results_work_alone_on_a_folder_never_seen(tmp_path, scale):
     data, generator = tmp_path / "some data", np.random.default_rng(0)
     for index, (height, width) in enumerate([(40, 56), (64, 48), (37, 51)]):

@@ -76,6 +76,7 @@ DRAWINGS = {
     "histogram_comparison": (({"a": SAMPLES, "b": 2 * SAMPLES},), {"xlabel": "across"}, 1, 0),
     "correlation_maps": (({"a": torch.eye(3), "b": torch.eye(5)},), {}, 2, 2),
     "covariance_picture": ((torch.tensor([1.0, -2.0]), torch.tensor([[2.0, -3.0], [-3.0, 7.0]])), {}, 3, 1),
+    "image_beside_map": ((picture(), torch.ones(3, 4)), {"heading": "map", "neutral": 1.0}, 3, 2),
     "interval_plot": (({"a": SAMPLES, "b": SAMPLES},), {"names": ["one", "two"], "xlabel": "across"}, 1, 0),
     "gain_scatter": (([20.0, 25.0], [1.0, -0.5]), WORDS, 1, 0),
 }
@@ -232,6 +233,14 @@ def test_covariance_picture_shows_mean_matrix_and_falling_eigenvalues():
     expected = np.linalg.eigvalsh([[2, -3], [-3, 7]])[::-1]
     np.testing.assert_allclose([bar.get_height() for bar in eigenvalues.patches], expected, rtol=1e-6)
     assert list(eigenvalues.lines[0].get_ydata()) == [1, 1]
+
+
+@pytest.mark.parametrize(("values", "limits"), [([[1.0, 1.5], [-2.0, 1.0]], (-2, 4)), ([[1.0, 1.0]], (0, 2))])
+def test_colours_of_a_map_part_at_the_neutral_value(values, limits):
+    figure = report.image_beside_map(picture(), torch.tensor(values), title="", heading="map", neutral=1.0)
+    assert titles(figure)[:2] == ["input", "map"] and figure.axes[1].images[0].get_clim() == limits
+    np.testing.assert_array_equal(pixels(figure.axes[1]), values)
+    assert figure.axes[2].get_ylim() == limits
 
 
 def test_intervals_hold_95_percent_around_the_median_from_top_to_bottom():

@@ -7,10 +7,9 @@ from sr_utils.base import GenericPairSampler, generic_domains
 from sr_utils.checkpoints import save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import GenericDegradation
-from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
 from sr_utils.images import save_image
-from sr_utils.sampling import crop_to_multiple, make_pairs, restore_folder, restore_image, tiles, translate_image
+from sr_utils.sampling import make_pairs, restore_folder, restore_image, tiles, translate_image
 
 
 @pytest.fixture
@@ -74,12 +73,6 @@ def test_pairs_are_made_once_and_continue(flow, tmp_path):
     (first.truth / "000_a.png").unlink()
     again = make()
     assert again.made == 2 and torch.equal(again.load()[0][0][0], inputs[0][0])
-
-
-def test_images_too_small_are_refused():
-    assert crop_to_multiple(torch.zeros(3, 9, 17), 8).shape == (3, 8, 16)
-    with pytest.raises(UserError, match="smaller than 8"):
-        crop_to_multiple(torch.zeros(3, 7, 17), 8)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])

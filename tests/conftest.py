@@ -1,0 +1,22 @@
+"""What several test files share."""
+
+import pytest
+import torch
+
+from sr_utils.images import save_image
+
+
+def write(path, width, height, seed=0):
+    save_image(torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)), path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three pairs of scale 2, eleven clean images, two frames."""
+    for index, (width, height) in enumerate(((24, 20), (17, 30), (16, 16))):
+        write(tmp_path / "data/task1/Input" / f"{index:03}.png", width, height)
+        write(tmp_path / "data/task1/GroundTruth" / f"{index:03}.png", 2 * width, 2 * height)
+        write(tmp_path / "data/task2" / f"frame{index}.png", 16, 16)
+    for index in range(11):
+        write(tmp_path / "data/clean" / f"{index:02}.png", 40, 35, seed=index)
+    return tmp_path / "data"
