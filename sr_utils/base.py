@@ -1,7 +1,9 @@
 """Base checkpoints: what `quick` fine-tunes from, trained on clean photographs and generic degradations only.
 
-Nothing here reads task 1 or knows its camera. The base DeFlow learns slight blur, white noise and JPEG; the base
-ESRGANs undo them. They give every task a start from which minutes of fine-tuning are enough.
+Nothing here reads task 1 or knows its camera. The base DeFlow learns slight blur, white noise and JPEG. The base
+ESRGANs undo them, first that simple kind and then one whose noise has grain of any coarseness, colour and dependence
+on brightness, over ranges as wide as blind restoration uses (compare Real-ESRGAN, section 3). They give every task a
+start from which minutes of fine-tuning are enough.
 """
 
 from __future__ import annotations
@@ -17,15 +19,34 @@ from sr_utils.datasets import DataRoot, PatchSampler, load_images
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import GenericDegradation
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
-from sr_utils.files import checksum
+from sr_utils.files import checksum, read_json
 from sr_utils.images import crop_to_multiple, imresize, quantize
 from sr_utils.training import DeFlowTraining, ESRGANTraining, History, train_deflow, train_esrgan
 
 BASE_DEFLOW = DeFlowTraining(steps=6000, patch=64, batch=8, learning_rate=5e-4, seed=0)
 BASE_ESRGAN = ESRGANTraining(pixel_steps=4000, gan_steps=900, patch=40, batch=8, mixed_precision=True, seed=0)
-BASE_TRANSFER = ESRGANTraining(
-    pixel_steps=500, gan_steps=100, patch=40, batch=8, learning_rate=2e-4, mixed_precision=True, seed=0
+BASE_REFINEMENT = ESRGANTraining(
+    pixel_steps=300,
+    gan_steps=2100,
+    patch=40,
+    batch=8,
+    learning_rate=1e-4,
+    gan_learning_rate=2e-4,
+    perceptual_weight=1.0,
+    mixed_precision=True,
+    seed=1,
 )
+BASE_TRANSFER = ESRGANTraining(
+    pixel_steps=500,
+    gan_steps=150,
+    patch=40,
+    batch=8,
+    learning_rate=2e-4,
+    perceptual_weight=1.0,
+    mixed_precision=True,
+    seed=0,
+)
+ANY_GRAIN = GenericDegradation(grain=(0.0, 1.0), grey=(0.0, 0.8), shot=(0.0, 1.0))
 DEGRADED_DRAWS = 4
 
 
@@ -68,13 +89,19 @@ def generic_domains(images: list[Tensor], scale: int, *, seed: int) -> tuple[lis
     return small[0::2], degraded
 
 
-def _provenance(data: DataRoot, training: DeFlowTraining | ESRGANTraining, history: History, about: dict) -> dict:
+def _provenance(
+    data: DataRoot,
+    training: DeFlowTraining | ESRGANTraining,
+    degradation: GenericDegradation,
+    history: History,
+    about: dict,
+) -> dict:
     return {
         **about,
         "seed": training.seed,
         "steps": history.records[-1]["step"] + 1,
         "data": {"photographs": len(data.train), "checksum": checksum(data.train)},
-        "degradation": asdict(GenericDegradation()),
+        "degradation": asdict(degradation),
         "training": asdict(training),
         "loss": history.records[:: max(1, len(history.records) // 100)],
     }
@@ -92,33 +119,46 @@ def train_base_deflow(
     model = DeFlow(DeFlowConfig())
     history = train_deflow(model, clean, degraded, training, state_path=state_path)
     return save_model(
-        Path(folder) / "base_deflow.safetensors", model, _provenance(data, training, history, about)
+        Path(folder) / "base_deflow.safetensors", model, _provenance(data, training, GenericDegradation(), history, about)
     )
 
 
 def train_base_esrgan(
     data: DataRoot, folder: str | Path, *, scale: int, state_path: str | Path, about: dict,
-    training: ESRGANTraining | None = None,
+    stages: tuple[tuple[ESRGANTraining, GenericDegradation], ...] | None = None,
 ) -> Path:
     """Train and save ``base_esrgan_x{scale}.safetensors`` and, at x2, ``base_discriminator.safetensors``.
 
-    Scale 2 is trained from scratch. Scales 1 and 4 start from it and share all weights but the first convolution's,
-    whose input has another number of channels, so a shorter training is enough.
+    Scale 2 is trained from scratch, in two stages; each one's result is kept beside ``state_path``, so that a later
+    call begins with what is missing. Scales 1 and 4 start from scale 2 and share all weights but the first
+    convolution's, whose input has another number of channels, so one short stage is enough.
     """
-    folder = Path(folder)
-    training = training or (BASE_ESRGAN if scale == 2 else BASE_TRANSFER)
-    torch.manual_seed(training.seed)
+    folder, state_path = Path(folder), Path(state_path)
+    if stages is None:
+        from_scratch = ((BASE_ESRGAN, GenericDegradation()), (BASE_REFINEMENT, ANY_GRAIN))
+        stages = from_scratch if scale == 2 else ((BASE_TRANSFER, ANY_GRAIN),)
+    torch.manual_seed(stages[0][0].seed)
     network, discriminator = RRDBNet(RRDBNetConfig(scale=scale)), Discriminator(DiscriminatorConfig())
     if scale != 2:
         known = load_model(folder / "base_esrgan_x2.safetensors", RRDBNet).state_dict()
         shared = {name: value for name, value in known.items() if not name.startswith("first.")}
         network.load_state_dict(shared, strict=False)
         discriminator = load_model(folder / "base_discriminator.safetensors", Discriminator)
-    pairs = GenericPairSampler(
-        load_images(data.train), training.patch, scale, GenericDegradation(), seed=training.seed
-    )
-    history = train_esrgan(network, discriminator, pairs, training, state_path=state_path)
-    provenance = _provenance(data, training, history, {**about, "scale": scale})
+    records = []
+    for number, (training, degradation) in enumerate(stages, start=1):
+        path = state_path.with_name(f"{state_path.stem}_stage{number}.safetensors")
+        done = [path.with_name(f"{path.stem}_{part}.safetensors") for part in ("network", "discriminator")]
+        if all(file.is_file() and file.with_suffix(".json").is_file() for file in done):
+            network, discriminator = load_model(done[0], RRDBNet), load_model(done[1], Discriminator)
+            records.append(read_json(done[0].with_suffix(".json")))
+            continue
+        pairs = GenericPairSampler(load_images(data.train), training.patch, scale, degradation, seed=training.seed)
+        history = train_esrgan(network, discriminator, pairs, training, state_path=path)
+        records.append(_provenance(data, training, degradation, history, {**about, "scale": scale}))
+        save_model(done[0], network, records[-1])
+        save_model(done[1], discriminator, records[-1])
+        path.unlink(missing_ok=True)
+    provenance = {**records[-1], "earlier_stages": records[:-1]}
     if scale == 2:
         save_model(folder / "base_discriminator.safetensors", discriminator, provenance)
     return save_model(folder / f"base_esrgan_x{scale}.safetensors", network, provenance)

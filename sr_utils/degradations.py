@@ -1,4 +1,4 @@
-"""Generic degradations: slight blur, white noise and JPEG.
+"""Generic degradations: slight blur, noise and JPEG.
 
 They train the base checkpoints and make the simple baselines. They are deliberately not task 1's camera: a
 learner that met the camera's noise before its task would prove nothing.
@@ -24,6 +24,35 @@ def gaussian_noise(
     std = torch.as_tensor(std, dtype=image.dtype).reshape(-1, 1, 1, 1).to(image.device)
     noise = torch.randn(image.shape, generator=generator, device=generator.device, dtype=image.dtype)
     return image + std * noise.to(image.device)
+
+
+def grain_noise(
+    image: torch.Tensor,
+    std: torch.Tensor,
+    *,
+    grain: torch.Tensor,
+    grey: torch.Tensor,
+    shot: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Add Gaussian noise that neighbours and channels share, to an image batch (N, 3, H, W) in [0, 1]; not clamped.
+
+    Args:
+        std: standard deviation on mid-grey, an image (N,), like all below.
+        grain: deviation in pixels of the Gaussian that the noise was blurred with; 0 is white noise.
+        grey: share of the variance that is the same in all three channels, 0 to 1.
+        shot: share of the variance that grows with the pixel's own value, as a photon count's does, 0 to 1.
+    """
+
+    def randn(channels: int) -> torch.Tensor:
+        shape = (image.shape[0], channels, *image.shape[2:])
+        drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=image.dtype)
+        return drawn.to(image.device)
+
+    std, grey, shot = (value.to(image).view(-1, 1, 1, 1) for value in (std, grey, shot))
+    noise = gaussian_blur((1 - grey).sqrt() * randn(3) + grey.sqrt() * randn(1), grain)
+    noise = noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return image + std * (1 - shot + 2 * shot * image).sqrt() * noise
 
 
 def gaussian_blur(image: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
@@ -62,29 +91,36 @@ def jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class GenericDegradation:
-    """Random slight blur, then white Gaussian noise of a random level, then sometimes JPEG, for each image.
+    """Random slight blur, then Gaussian noise of a random level, then sometimes JPEG, for each image.
 
-    Ranges are (lowest, highest), sampled uniformly.
+    Ranges are (lowest, highest), sampled uniformly. The noise is white unless one of the last three is above 0.
 
     Attributes:
         noise: standard deviation of the noise, for images in [0, 1].
         blur: standard deviation of the Gaussian blur in pixels.
         quality: JPEG quality, 1 to 100.
         jpeg_probability: how often an image is compressed at all.
+        grain, grey, shot: see `grain_noise`.
     """
 
     noise: tuple[float, float] = (0.0, 20 / 255)
     blur: tuple[float, float] = (0.0, 0.8)
     quality: tuple[int, int] = (60, 98)
     jpeg_probability: float = 0.5
+    grain: tuple[float, float] = (0.0, 0.0)
+    grey: tuple[float, float] = (0.0, 0.0)
+    shot: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        for name in ("noise", "blur", "quality"):
+        for name in ("noise", "blur", "quality", "grain", "grey", "shot"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise ValueError(
                     f"The range {name}={getattr(self, name)} must be (lowest, highest), both >= 0."
                 )
+        for name in ("grey", "shot"):
+            if getattr(self, name)[1] > 1:
+                raise ValueError(f"The share {name}={getattr(self, name)} must not exceed 1.")
         if not 1 <= self.quality[0] <= self.quality[1] <= 100:
             raise ValueError(f"quality={self.quality} must lie between 1 and 100.")
         if not 0 <= self.jpeg_probability <= 1:
@@ -98,7 +134,12 @@ class GenericDegradation:
             return low + (high - low) * torch.rand(count, generator=generator, device=generator.device).cpu()
 
         degraded = gaussian_blur(image, uniform(*self.blur))
-        degraded = gaussian_noise(degraded, uniform(*self.noise), generator).clamp(0, 1)
+        std = uniform(*self.noise)
+        if max(self.grain[1], self.grey[1], self.shot[1]) > 0:
+            structure = {name: uniform(*getattr(self, name)) for name in ("grain", "grey", "shot")}
+            degraded = grain_noise(degraded, std, **structure, generator=generator).clamp(0, 1)
+        else:
+            degraded = gaussian_noise(degraded, std, generator).clamp(0, 1)
         qualities = uniform(*self.quality).round()
         compressed = uniform(0, 1) < self.jpeg_probability
         for index in compressed.nonzero().flatten().tolist():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from sr_utils.degradations import GenericDegradation, gaussian_blur, gaussian_noise, jpeg
+from sr_utils.degradations import GenericDegradation, gaussian_blur, gaussian_noise, grain_noise, jpeg
 
 
 def seeded(seed=0):
@@ -24,6 +24,30 @@ def test_noise_has_each_images_level():
     torch.testing.assert_close(noise.std(dim=(1, 2, 3)), std, rtol=0.02, atol=0)
     neighbours = (noise[2, :, :, 1:] * noise[2, :, :, :-1]).mean() / noise[2].var()
     assert neighbours.abs() < 0.02
+
+
+def test_grain_is_shared_as_asked():
+    level = torch.tensor([0.1, 0.5, 0.9, 0.5]).view(4, 1, 1, 1).expand(4, 3, 192, 192)
+    noise = (
+        grain_noise(
+            level,
+            torch.full((4,), 0.05),
+            grain=torch.tensor([0.0, 0.0, 0.0, 1.0]),
+            grey=torch.tensor([0.0, 0.6, 0.0, 0.0]),
+            shot=torch.tensor([1.0, 0.0, 1.0, 0.0]),
+            generator=seeded(),
+        )
+        - level
+    )
+    deviation = noise.std(dim=(1, 2, 3))
+    expected = 0.05 * torch.tensor([0.2**0.5, 1.0, 1.8**0.5, 1.0])  # variance 2 x std² where all of it is shot
+    torch.testing.assert_close(deviation, expected, rtol=0.01, atol=0)
+    for image, share in zip(noise, (0.0, 0.6, 0.0, 0.0), strict=True):
+        correlation = torch.corrcoef(image.flatten(1))[0, 1]
+        assert abs(correlation - share) < 0.03
+    for image, expected_neighbour in ((noise[1], 0.0), (noise[3], 0.779)):  # exp(-1 / 4) for a Gaussian of 1 pixel
+        found = (image[:, :, 1:] * image[:, :, :-1]).mean() / image.square().mean()
+        assert abs(found - expected_neighbour) < 0.03
 
 
 def test_blur_equals_scipys_gaussian(images):
@@ -86,6 +110,9 @@ def test_ranges_and_probability(images):
         {"quality": (0, 50)},
         {"quality": (50, 101)},
         {"jpeg_probability": 2},
+        {"grain": (-1, 0)},
+        {"grey": (0, 1.1)},
+        {"shot": (0.5, 2)},
     ],
 )
 def test_wrong_ranges(wrong):
