@@ -118,9 +118,8 @@ def train_base_deflow(
     torch.manual_seed(training.seed)
     model = DeFlow(DeFlowConfig())
     history = train_deflow(model, clean, degraded, training, state_path=state_path)
-    return save_model(
-        Path(folder) / "base_deflow.safetensors", model, _provenance(data, training, GenericDegradation(), history, about)
-    )
+    provenance = _provenance(data, training, GenericDegradation(), history, about)
+    return save_model(Path(folder) / "base_deflow.safetensors", model, provenance)
 
 
 def train_base_esrgan(

@@ -55,10 +55,10 @@ _PROFILES = (
         discriminator=DiscriminatorConfig(),
         esrgan_training=ESRGANTraining(
             pixel_steps=50,
-            gan_steps=240,
+            gan_steps=250,
             learning_rate=1e-4,
             gan_learning_rate=2e-4,
-            perceptual_weight=0.3,
+            perceptual_weight=1.0,
             ema_decay=0.98,
         ),
         draws=2,
@@ -68,10 +68,12 @@ _PROFILES = (
     Profile(
         name="full",
         deflow=DeFlowConfig(),
-        deflow_training=DeFlowTraining(steps=4000, batch=8, learning_rate=3e-4),
+        deflow_training=DeFlowTraining(steps=3000, batch=8, learning_rate=3e-4),
         esrgan=RRDBNetConfig(),
         discriminator=DiscriminatorConfig(),
-        esrgan_training=ESRGANTraining(pixel_steps=1500, gan_steps=1500, learning_rate=2e-4, perceptual_weight=0.3),
+        esrgan_training=ESRGANTraining(
+            pixel_steps=300, gan_steps=1500, learning_rate=2e-4, gan_learning_rate=2e-4, perceptual_weight=1.0
+        ),
         draws=4,
         pairs_limit=None,
         cell_timeout=48 * 3600,

@@ -65,8 +65,9 @@ class ESRGANTraining:
     adversarial_weight: float = 0.005
     ema_decay: float = 0.998
     gradient_clip: float = 10.0
-    mixed_precision: bool = False
-    """bfloat16 for the convolutions; twice as fast where the processor has it, slower where it has not."""
+    mixed_precision: bool | None = None
+    """bfloat16 for the convolutions: twice as fast where the device computes it natively, slower where it emulates
+    it. None uses it where it is native."""
     seed: int = 0
 
 
@@ -83,6 +84,14 @@ class History:
         """Steps and values of one recorded quantity."""
         found = [(record["step"], record[name]) for record in self.records if name in record]
         return [step for step, _ in found], [value for _, value in found]
+
+
+def bfloat16_is_native(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def learning_rate_at(step: int, *, steps: int, peak: float, warmup: int = 50) -> float:
@@ -286,7 +295,8 @@ def _esrgan_step(
     step: int,
 ) -> dict[str, float]:
     """One step of either stage; returns the losses as numbers."""
-    autocast = torch.autocast(low.device.type, dtype=torch.bfloat16, enabled=config.mixed_precision)
+    mixed = bfloat16_is_native(low.device) if config.mixed_precision is None else config.mixed_precision
+    autocast = torch.autocast(low.device.type, dtype=torch.bfloat16, enabled=mixed)
     with autocast:
         restored = network(low)
     restored = restored.float()

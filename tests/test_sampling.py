@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from sr_utils.base import GenericPairSampler, generic_domains
 from sr_utils.checkpoints import save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
-from sr_utils.degradations import GenericDegradation
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
 from sr_utils.images import save_image
 from sr_utils.sampling import make_pairs, restore_folder, restore_image, tiles, translate_image
@@ -73,27 +71,3 @@ def test_pairs_are_made_once_and_continue(flow, tmp_path):
     (first.truth / "000_a.png").unlink()
     again = make()
     assert again.made == 2 and torch.equal(again.load()[0][0][0], inputs[0][0])
-
-
-@pytest.mark.parametrize("scale", [1, 2, 4])
-def test_generic_pairs_match_in_size_and_continue(scale):
-    images = [torch.rand(3, 80, 80)]
-
-    def sampler():
-        return GenericPairSampler(images, 16, scale, GenericDegradation(), seed=0)
-
-    first = sampler()
-    low, high = first.next(2)
-    assert low.shape == (2, 3, 16, 16) and high.shape == (2, 3, 16 * scale, 16 * scale)
-    state = first.state()
-    expected = first.next(2)
-    other = sampler()
-    other.load_state(state)
-    assert all(torch.equal(a, b) for a, b in zip(other.next(2), expected, strict=True))
-
-
-def test_generic_domains_share_no_photograph():
-    images = [torch.full((3, 32, 32), value) for value in (0.1, 0.5, 0.9)]
-    clean, degraded = generic_domains(images, 2, seed=0)
-    assert [round(image.mean().item(), 1) for image in clean] == [0.1, 0.9]
-    assert all(abs(image.mean().item() - 0.5) < 0.05 for image in degraded) and len(degraded) == 4

@@ -1,6 +1,8 @@
 """Training: it learns, it resumes bit for bit, it stops at the first value that is not finite."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from sr_utils.training import (
     DeFlowTraining,
     ESRGANTraining,
     TrainingError,
+    bfloat16_is_native,
     learning_rate_at,
     train_deflow,
     train_esrgan,
@@ -98,6 +101,13 @@ def test_the_schedule_warms_up_peaks_and_falls():
     assert rates[0] == 1 / 50 and max(rates) == 1.0 and rates.index(1.0) in (49, 50)
     assert abs(rates[-1] - 0.05) < 1e-3
     assert all(a >= b for a, b in zip(rates[50:], rates[51:], strict=False))
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux names the processor's abilities there")
+def test_native_bfloat16_is_what_the_processor_says():
+    flags = re.split(r"\s+", Path("/proc/cpuinfo").read_text())
+    expected = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+    assert bfloat16_is_native(torch.device("cpu")) == expected
 
 
 def test_the_gpu_profile_has_the_published_sizes():
