@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sr_utils.errors import UserError
@@ -39,7 +39,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str])
     """Write tensors and texts as safetensors, aside and then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, header)
+        # Not `save_file`: it makes a file that only its owner may read.
+        temporary.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, header))
 
 
 def save_model(path: str | Path, model: nn.Module, provenance: dict) -> Path:

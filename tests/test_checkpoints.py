@@ -27,6 +27,8 @@ def test_a_model_comes_back_as_it_was(tmp_path, model):
         assert torch.equal(loaded.state_dict()[name], value), name
     beside = json.loads(path.with_suffix(".json").read_text())
     assert beside["seed"] == 3 and beside["architecture"] == type(model).__name__
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def refused(path, model_class, *words):
@@ -79,7 +81,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sr_utils.checkpoints.save_file", full_disk)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
     with pytest.raises(UserError, match="disk is full"):
         save_model(path, MODELS[1], {})
     assert path.read_bytes() == before
