@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sr_utils import fidelity
 from sr_utils.deflow import DeFlow, condition_of
 from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
@@ -54,6 +56,58 @@ def translate_image(
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """At which temperature generated images are as noisy as real ones, and the curve that says so."""
+
+    temperature: float
+    target: float
+    """Deviation of the real images' flat patches, in image units."""
+    temperatures: list[float]
+    deviations: list[float]
+    """Deviation of the generated images' flat patches at each of ``temperatures``."""
+
+    def spread(self, count: int, *, share: float = 0.3) -> list[float]:
+        """``count`` temperatures from ``1 - share`` to ``1 + share`` times the calibrated one, for as many draws."""
+        if count == 1:
+            return [self.temperature]
+        steps = torch.linspace(1 - share, 1 + share, count).tolist()
+        return [round(self.temperature * step, 4) for step in steps]
+
+
+def calibrate_temperature(
+    model: DeFlow,
+    clean: list[Tensor],
+    real: list[Tensor],
+    *,
+    temperatures: tuple[float, ...] = (1.0, 1.25, 1.5, 1.75, 2.0),
+    seed: int = 0,
+    device: str = "cpu",
+) -> Calibration:
+    """The temperature at which flat patches of generated images deviate as much as those of real ones.
+
+    Parameters
+    ----------
+    clean, real: images (3, H, W) in [0, 1] at one resolution; they need not show the same.
+    temperatures: increasing candidates. Between two of them the answer is interpolated; outside, it is the nearest.
+
+    Notes
+    -----
+    No ground truth is used. A flow of few parameters explains part of a noisy image by its noisy neighbourhood, which
+    a clean image does not have, so at temperature 1 it adds too little noise where the scene is flat.
+    """
+    target = fidelity.flat_patches(real).residual.std().item()
+    deviations = []
+    for temperature in temperatures:
+        generated = [
+            translate_image(model, image, temperature=temperature, seed=seed + index, device=device)
+            for index, image in enumerate(clean)
+        ]
+        deviations.append(fidelity.flat_patches(generated).residual.std().item())
+    chosen = float(np.interp(target, np.maximum.accumulate(deviations), temperatures))
+    return Calibration(round(chosen, 4), target, list(temperatures), deviations)
+
+
+@dataclass(frozen=True)
 class PairFolders:
     """Generated pairs on disk: a folder of truths and one of degraded images for every draw, same names."""
 
@@ -75,18 +129,17 @@ def make_pairs(
     run_root: str | Path,
     *,
     scale: int,
-    draws: int,
+    temperatures: list[float],
     seed: int = 0,
-    temperature: float = 1.0,
     model_path: Path | None = None,
 ) -> PairFolders:
-    """Write training pairs: each clean photograph, and ``draws`` degraded versions of it at 1/scale.
+    """Write training pairs: each clean photograph, and a degraded version of it at 1/scale for each temperature.
 
     Images go to ``run_root/pairs/truth`` and ``run_root/pairs/draw_0``... as PNG. What an earlier call with the
     same model file, photographs and settings wrote is kept, so an interrupted call continues.
     """
     folder = Path(run_root) / "pairs"
-    settings = {"scale": scale, "draws": draws, "seed": seed, "temperature": temperature}
+    settings = {"scale": scale, "temperatures": list(temperatures), "seed": seed}
     settings |= {"photographs": checksum(paths), "model": checksum([model_path]) if model_path else ""}
     stamp = folder / "settings.json"
     unchanged = bool(model_path) and stamp.is_file() and read_json(stamp) == settings
@@ -94,7 +147,7 @@ def make_pairs(
         for stale in folder.glob("*/*.png"):
             stale.unlink()
         write_json(stamp, settings)
-    result = PairFolders(folder / "truth", [folder / f"draw_{draw}" for draw in range(draws)], 0)
+    result = PairFolders(folder / "truth", [folder / f"draw_{draw}" for draw in range(len(temperatures))], 0)
     made = 0
     for index, path in enumerate(progress(paths, label="Pairs", total=len(paths))):
         # The number keeps photographs of the same name from different folders apart.
@@ -106,7 +159,7 @@ def make_pairs(
         clean = quantize(imresize(truth, 1 / scale))
         for draw, target in enumerate(targets[:-1]):
             image_seed = seed + draw * len(paths) + index
-            save_image(translate_image(model, clean, temperature=temperature, seed=image_seed), target)
+            save_image(translate_image(model, clean, temperature=temperatures[draw], seed=image_seed), target)
             made += 1
         save_image(truth, targets[-1])
     return PairFolders(result.truth, result.draws, made)

@@ -7,7 +7,15 @@ from sr_utils.checkpoints import save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
 from sr_utils.images import save_image
-from sr_utils.sampling import make_pairs, restore_folder, restore_image, tiles, translate_image
+from sr_utils.sampling import (
+    Calibration,
+    calibrate_temperature,
+    make_pairs,
+    restore_folder,
+    restore_image,
+    tiles,
+    translate_image,
+)
 
 
 @pytest.fixture
@@ -61,7 +69,7 @@ def test_pairs_are_made_once_and_continue(flow, tmp_path):
     weights = save_model(tmp_path / "flow.safetensors", flow, {})
 
     def make():
-        return make_pairs(flow, paths, tmp_path / "run", scale=2, draws=2, seed=0, model_path=weights)
+        return make_pairs(flow, paths, tmp_path / "run", scale=2, temperatures=[1.0, 2.0], seed=0, model_path=weights)
 
     first = make()
     inputs, truths = first.load()
@@ -71,3 +79,26 @@ def test_pairs_are_made_once_and_continue(flow, tmp_path):
     (first.truth / "000_a.png").unlink()
     again = make()
     assert again.made == 2 and torch.equal(again.load()[0][0][0], inputs[0][0])
+
+
+def test_the_calibrated_temperature_gives_real_and_generated_images_the_same_noise():
+    torch.manual_seed(0)
+    flow = DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1, initial_shift=0.05)).eval()
+
+    def with_noise(level, generator):
+        return [(0.5 + level * torch.randn(3, 64, 64, generator=generator)).clamp(0, 1) for _ in range(3)]
+
+    generator = torch.Generator().manual_seed(0)
+    flat = [torch.full((3, 64, 64), 0.5) for _ in range(3)]
+    hot = [translate_image(flow, image, temperature=1.6, seed=index) for index, image in enumerate(flat)]
+    found = calibrate_temperature(flow, flat, hot, seed=10)
+    assert abs(found.temperature - 1.6) < 0.1
+    assert found.deviations == sorted(found.deviations) and found.deviations[0] < found.target < found.deviations[-1]
+    assert calibrate_temperature(flow, flat, with_noise(0.0, generator)).temperature == 1.0
+    assert calibrate_temperature(flow, flat, with_noise(0.3, generator)).temperature == 2.0
+
+
+def test_draws_spread_around_the_calibrated_temperature():
+    calibration = Calibration(1.5, 0.02, [1.0, 2.0], [0.01, 0.03])
+    assert calibration.spread(1) == [1.5]
+    assert calibration.spread(3) == [1.05, 1.5, 1.95]
