@@ -8,10 +8,12 @@ bit for bit: several modules' and optimisers' tensors, random states and a few p
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -73,6 +75,37 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
             f"The checkpoint {path} does not fit this version's {model_class.__name__} ({reason}); train it again."
         ) from error
     return model.eval()
+
+
+def load_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of somebody's ``.pth`` or ``.safetensors``; of a pickle nothing but tensors is ever built.
+
+    Weights that lie one level deeper, under ``params_ema``, ``params`` or ``state_dict``, are found.
+
+    Raises
+    ------
+    UserError: the file is missing, damaged, holds other things than tensors, or would execute code.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return _read(path)[0]
+    if not path.is_file():
+        raise UserError(f"The checkpoint {path} does not exist; give another path.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(
+            f"The checkpoint {path} is damaged, or it holds more than weights and is not safe to open; "
+            "get it from its authors again, or save its state_dict alone."
+        ) from error
+    content = content if isinstance(content, dict) else {}
+    for name in ("params_ema", "params", "state_dict"):
+        if isinstance(content.get(name), dict):
+            content = content[name]
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"The checkpoint {path} holds no named tensors; give a file with a state_dict.")
+    return tensors
 
 
 def _flatten(prefix: str, value, tensors: dict[str, Tensor], plain: dict) -> None:

@@ -114,6 +114,64 @@ def base(
 
 
 @app.command
+def translate(
+    weights: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[Path, tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.Positional],
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> None:
+    """Degrade every image of a folder as a DeFlow learned it.
+
+    Parameters
+    ----------
+    weights
+        of a DeFlow: a run's deflow.safetensors, or a released .pth.
+    images
+        folder of clean images, at the size of the degraded ones.
+    output
+        folder for the results, as PNG of the same names.
+    temperature
+        scales the noise that is drawn.
+    seed
+        of the noise; the first image is drawn with it, the next with seed + 1, and so on.
+    """
+    from sr_utils.images import list_images
+    from sr_utils.sampling import translate_folder
+    from sr_utils.weights import load_deflow
+
+    model, paths = load_deflow(weights), list_images(images)
+    written = translate_folder(model, paths, output, temperature=temperature, seed=seed)
+    print(f"Wrote {len(written)} images to {output}")
+
+
+@app.command
+def restore(
+    weights: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[Path, tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.Positional],
+) -> None:
+    """Restore and enlarge every image of a folder.
+
+    Parameters
+    ----------
+    weights
+        of an ESRGAN: a run's esrgan.safetensors, a base checkpoint, or a released .pth.
+    images
+        folder of degraded images.
+    output
+        folder for the results, as PNG of the same names.
+    """
+    from sr_utils.images import list_images
+    from sr_utils.sampling import restore_folder
+    from sr_utils.weights import load_esrgan
+
+    written = restore_folder(load_esrgan(weights), list_images(images), output)
+    print(f"Wrote {len(written)} images to {output}")
+
+
+@app.command
 def publish(run_root: Path | None = None, *, profile: str = "full") -> None:
     """Put a finished run into notebooks/, figures/ and the table of README.md.
 

@@ -17,86 +17,53 @@ Unpaired Data with Conditional Flows", CVPR 2021.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from sr_utils.condition_encoder import ConditionEncoder
+from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, official_config
 from sr_utils.errors import UserError
 from sr_utils.flow_layers import FlowStep, Split, squeeze, unsqueeze
-from sr_utils.images import imresize, quantize
-from sr_utils.latent_shift import ConstantShift, LocalShift, standard_log_prob
-from sr_utils.rrdb import RRDB
+from sr_utils.latent_shift import ConstantShift, LocalShift, noise_like, standard_log_prob
+from sr_utils.published_keys import deflow_tensors
+from sr_utils.published_layers import PublishedEncoder, PublishedFlowStep, PublishedSplit
 
-CLEAN, DEGRADED = 0, 1
-
-
-@dataclass(frozen=True)
-class DeFlowConfig:
-    """Sizes of a compact DeFlow; the defaults train on two CPU cores in about an hour."""
-
-    levels: int = 3
-    """Squeezes of the flow; all but the last are followed by a split."""
-    steps: int = 5
-    """Flow steps of each level (K in the paper)."""
-    hidden: int = 48
-    """Channels inside each coupling network."""
-    features: int = 32
-    """Channels of the encoded condition."""
-    encoder_blocks: int = 2
-    """RRDBs of the condition encoder."""
-    condition_factor: int = 8
-    """h(x) is x downsampled by this factor; image sides must be multiples of it and of 2 ** levels."""
-    condition_noise: float = 0.02
-    """Deviation of the Gaussian noise added to h in training, in image units of [0, 1]."""
-    quantisation: int = 256
-    """Levels of an image channel; training adds uniform noise of one level (dequantisation)."""
-    bound: float = 1.0
-    """Largest absolute log-scale of one affine layer."""
-    shift: Literal["constant", "local"] = "local"
-    """The published shift, the same everywhere, or one that follows the image's coarser part."""
-    initial_shift: float = 0.5
-    """Deviation of the shift at the start of training; a constant shift that starts at 0 stays there."""
-    domain_normalisation: bool = False
-    """Match the degraded domain's channel mean and deviation to the clean domain's, as the AIM setting does."""
-
-    def __post_init__(self):
-        if self.shift not in ("constant", "local"):
-            raise UserError(f"shift {self.shift!r} is not known; choose constant or local.")
-
-    @property
-    def side_multiple(self) -> int:
-        """What both sides of an image must be multiples of, for the squeezes and for h."""
-        return max(self.condition_factor, 2**self.levels)
+__all__ = ["CLEAN", "DEGRADED", "DeFlow", "DeFlowConfig", "condition_of", "load_official", "official_config"]
 
 
-def condition_of(image: Tensor, factor: int) -> Tensor:
-    """h(x): antialiased bicubic downsampling by ``factor``, rounded to 8 bits; (N, 3, H, W) in [0, 1]."""
-    return quantize(imresize(image, 1 / factor))
+def _feature_channels(config: DeFlowConfig) -> int:
+    return config.features * (1 + len(config.stacked_blocks))
 
 
-class ConditionEncoder(nn.Module):
-    """Features of h at each level's resolution: RRDB trunk at h's own size, then upsampling and projection."""
+def _encoder(config: DeFlowConfig) -> nn.Module:
+    if config.form == "compact":
+        return ConditionEncoder(config)
+    return PublishedEncoder(
+        config.features,
+        config.growth or config.features // 2,
+        config.encoder_blocks,
+        tuple(config.stacked_blocks),
+        config.condition_factor,
+    )
 
-    def __init__(self, config: DeFlowConfig):
-        super().__init__()
-        width = config.features
-        self.first = nn.Conv2d(3, width, 3, padding=1)
-        self.trunk = nn.Sequential(*(RRDB(width, width // 2) for _ in range(config.encoder_blocks)))
-        self.projections = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.SiLU()) for _ in range(config.levels)
-        )
 
-    def forward(self, condition: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
-        first = self.first(condition - 0.5)
-        encoded = first + self.trunk(first)
-        return [
-            project(F.interpolate(encoded, size=size, mode="bilinear", align_corners=False))
-            for project, size in zip(self.projections, sizes, strict=True)
-        ]
+def _steps(config: DeFlowConfig, channels: int) -> nn.ModuleList:
+    """The flow steps of one level."""
+    if config.form == "compact":
+        sizes = (channels, config.features, config.hidden, config.bound)
+        return nn.ModuleList(FlowStep(*sizes) for _ in range(config.steps))
+    sizes = (channels, _feature_channels(config), config.hidden, config.epsilon)
+    conditional = [False] * config.mixing_steps + [True] * config.steps
+    return nn.ModuleList(PublishedFlowStep(*sizes, conditional=each) for each in conditional)
+
+
+def _split(config: DeFlowConfig, channels: int) -> nn.Module:
+    if config.form == "published":
+        return PublishedSplit(channels)
+    return Split(channels, config.features, config.hidden, config.bound)
 
 
 class DeFlow(nn.Module):
@@ -107,19 +74,21 @@ class DeFlow(nn.Module):
     def __init__(self, config: DeFlowConfig):
         super().__init__()
         self.config = config
-        self.encoder = ConditionEncoder(config)
+        # The published flow sees values from 0 to 1, ours centred ones.
+        self.offset = 0.0 if config.form == "published" else 0.5
+        self.encoder = _encoder(config)
         self.steps = nn.ModuleList()
         self.splits = nn.ModuleList()
         self.shifts = nn.ModuleList()
-        channels = 3
+        channels, splits = 3, config.levels - 1 if config.splits is None else config.splits
         for level in range(config.levels):
             channels *= 4
-            sizes = (channels, config.features, config.hidden, config.bound)
-            self.steps.append(nn.ModuleList(FlowStep(*sizes) for _ in range(config.steps)))
-            if level < config.levels - 1:
-                self.splits.append(Split(*sizes))
+            self.steps.append(_steps(config, channels))
+            if level < splits:
+                self.splits.append(_split(config, channels))
                 channels //= 2
-            self.shifts.append(self._new_shift(channels, coarsest=level == config.levels - 1))
+            if level < splits or level == config.levels - 1:
+                self.shifts.append(self._new_shift(channels, coarsest=level == config.levels - 1))
         self.register_buffer("domain_mean", torch.zeros(2, 3))
         self.register_buffer("domain_deviation", torch.ones(2, 3))
 
@@ -128,7 +97,7 @@ class DeFlow(nn.Module):
         if config.shift == "constant":
             return ConstantShift(channels, config.initial_shift)
         # The coarsest latent sees nothing: of h alone, it would learn what the two sets show, not how.
-        context = 0 if coarsest else channels + config.features
+        context = 0 if coarsest else channels + _feature_channels(config)
         return LocalShift(channels, config.initial_shift, context_channels=context, hidden=config.hidden)
 
     def shift_constants(self) -> list[nn.Parameter]:
@@ -155,7 +124,7 @@ class DeFlow(nn.Module):
     def _flow(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor | None], Tensor]:
         """Latents and each one's context, finest level first, and the log-determinant (N,)."""
         features = self._features(condition, *image.shape[2:])
-        z, latents, contexts = image - 0.5, [], []
+        z, latents, contexts = image - self.offset, [], []
         log_det = torch.zeros(len(image), dtype=image.dtype, device=image.device)
         for level, steps in enumerate(self.steps):
             z = squeeze(z)
@@ -182,10 +151,10 @@ class DeFlow(nn.Module):
             for step in reversed(self.steps[level]):
                 z = step.inverse(z, features[level])
             z = unsqueeze(z)
-        return z + 0.5
+        return z + self.offset
 
     def forward(self, image: Tensor, condition: Tensor, domain: Tensor, *, noise: bool | None = None) -> Tensor:
-        """Negative log-likelihood in bits per dimension, one per image.
+        """Negative log-likelihood in bits per dimension, one per image; per pixel in the published form.
 
         Parameters
         ----------
@@ -199,7 +168,8 @@ class DeFlow(nn.Module):
         likelihood = torch.zeros(len(image), dtype=image.dtype, device=image.device)
         dimensions = image[0].numel()
         if noise:
-            image = image + torch.rand_like(image) / self.config.quantisation
+            middle = 0.5 if self.config.form == "published" else 0.0
+            image = image + (torch.rand_like(image) - middle) / self.config.quantisation
             condition = condition + self.config.condition_noise * torch.randn_like(condition)
             likelihood = likelihood - dimensions * math.log(self.config.quantisation)
         if self.config.domain_normalisation:
@@ -214,7 +184,9 @@ class DeFlow(nn.Module):
         for shift, latent, context in zip(self.shifts, latents, contexts, strict=True):
             density = torch.where(domain == DEGRADED, shift.log_prob(latent, context), standard_log_prob(latent))
             likelihood = likelihood + density
-        return -likelihood / (math.log(2) * dimensions)
+        # The released code calls bits per pixel, of three values each, bits per dimension.
+        units = dimensions // 3 if self.config.form == "published" else dimensions
+        return -likelihood / (math.log(2) * units)
 
     def encode(self, image: Tensor, condition: Tensor) -> list[Tensor]:
         """Latents of an image (N, 3, H, W) under its condition, finest level first; no noise is added."""
@@ -252,3 +224,98 @@ class DeFlow(nn.Module):
             scale, offset = self._normalisation()
             translated = (translated - offset) / scale
         return translated
+
+    @torch.no_grad()
+    def translate_back(
+        self,
+        image: Tensor,
+        condition: Tensor,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Clean images that could have become these degraded ones: a draw of the posterior of x given y.
+
+        ``image`` and ``condition`` are of the degraded domain; the rest is as in `translate`. Temperature 0 gives
+        the posterior's mean in latent space. What the degradation took away is drawn, not known.
+        """
+        if self.config.domain_normalisation:
+            scale, offset = self._normalisation()
+            image, condition = image * scale + offset, condition * scale + offset
+        latents, contexts, _ = self._flow(image, condition)
+        clean = [
+            shift.transport_back(latent, context, temperature=temperature, generator=generator)
+            for shift, latent, context in zip(self.shifts, latents, contexts, strict=True)
+        ]
+        return self.decode(clean, condition)
+
+    @torch.no_grad()
+    def sample(
+        self, condition: Tensor, domain: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Images of one domain drawn from scratch, given only their condition (DeFlow, eq. 7 and 9); not clamped.
+
+        ``condition`` is (N, 3, h, w) and the result (N, 3, h * condition_factor, w * condition_factor), its sides
+        multiples of 2 ** levels. Temperature scales the deviation of all latents.
+        """
+        if self.config.domain_normalisation and domain == DEGRADED:
+            scale, offset = self._normalisation()
+            condition = condition * scale + offset
+        height, width = (side * self.config.condition_factor for side in condition.shape[2:])
+        channels, latents = 3, []
+        for level in range(1, self.config.levels + 1):
+            channels *= 4
+            if level <= len(self.splits) or level == self.config.levels:
+                finished = channels // 2 if level <= len(self.splits) else channels
+                latents.append(condition.new_zeros(len(condition), finished, height >> level, width >> level))
+                channels -= finished
+        latents = [temperature * noise_like(latent, generator) for latent in latents]
+
+        def moved(shift, latent, context):
+            if domain != DEGRADED:
+                return latent
+            return shift.transport(latent, context, temperature=temperature, generator=generator)
+
+        drawn = self._inverse(latents, condition, moved)
+        if self.config.domain_normalisation and domain == DEGRADED:
+            drawn = (drawn - offset) / scale
+        return drawn
+
+
+def load_official(state_dict: Mapping[str, Tensor], config: DeFlowConfig | Mapping[str, object]) -> DeFlow:
+    """A DeFlow with released weights, in evaluation mode.
+
+    Parameters
+    ----------
+    state_dict: tensors under the released names, as `checkpoints.load_pickled_tensors` reads them from a ``.pth``.
+    config: from `DeFlowConfig.published`, or a mapping with the released configuration's names: ``scale``, ``K``,
+        ``L``, ``nf``, ``gc``, ``nb``, ``stacked_blocks``, ``hidden_channels``, ``additional_flow_steps``,
+        ``affine_eps`` and ``quant``.
+
+    Raises
+    ------
+    UserError: the tensors are not of this architecture and size.
+    """
+    if not isinstance(config, DeFlowConfig):
+        known = {"K": "steps", "L": "levels", "nf": "features", "gc": "growth", "nb": "blocks", "quant": "quantisation"}
+        known |= {"hidden_channels": "hidden", "additional_flow_steps": "mixing_steps", "affine_eps": "epsilon"}
+        names = {"scale", "stacked_blocks", *known}
+        config = DeFlowConfig.published(
+            **{known.get(name, name): value for name, value in config.items() if name in names}
+        )
+    model = DeFlow(replace(config, form="published"))
+    steps = [config.mixing_steps + config.steps] * config.levels
+    tensors = deflow_tensors(state_dict, steps=steps, splits=len(model.splits))
+    own = model.state_dict()
+    tensors |= {name: torch.ones_like(value) for name, value in own.items() if name.endswith(".initialised")}
+    tensors |= {name: own[name] for name in ("domain_mean", "domain_deviation")}
+    for unused in [name for name in tensors if name.startswith("encoder.upsampled.") and name not in own]:
+        del tensors[unused]
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(
+            f"These weights are not of a released DeFlow of these sizes ({str(error).splitlines()[1].strip()}); "
+            "check the configuration."
+        ) from error
+    return model.eval()

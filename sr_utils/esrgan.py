@@ -9,6 +9,7 @@ Jolicoeur-Martineau, "The relativistic discriminator", 2018 (relativistic averag
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sr_utils.errors import UserError
 from sr_utils.features import IMAGENET_MEAN, IMAGENET_STD
+from sr_utils.published_keys import esrgan_tensors
 from sr_utils.rrdb import RRDB
 
 
@@ -69,6 +71,32 @@ class RRDBNet(nn.Module):
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2.0, mode="nearest")), 0.2)
         x = self.last(F.leaky_relu(self.high_resolution(x), 0.2))
         return x[:, :, : self.config.scale * height, : self.config.scale * width]
+
+
+def load_official(state_dict: Mapping[str, Tensor]) -> RRDBNet:
+    """An RRDBNet with released weights, in evaluation mode; its sizes and its scale follow from the tensors.
+
+    Parameters
+    ----------
+    state_dict: tensors of ESRGAN (``RRDB_ESRGAN_x4.pth``, in the old layout or the new) or of Real-ESRGAN, as
+        `checkpoints.load_pickled_tensors` reads them.
+
+    Raises
+    ------
+    UserError: the tensors are not of an RRDBNet.
+    """
+    tensors = esrgan_tensors(state_dict)
+    try:
+        blocks = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("trunk."))
+        features, in_channels = tensors["first.weight"].shape[:2]
+        growth = tensors["trunk.0.blocks.0.convs.0.weight"].shape[0]
+        scale = {3: 4, 12: 2, 48: 1}[in_channels]
+        network = RRDBNet(RRDBNetConfig(scale=scale, features=features, growth=growth, blocks=blocks))
+        network.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"These weights are not of a released RRDBNet ({reason}); give another file.") from error
+    return network.eval()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,10 @@ A clean latent is moved along the eigenvectors, noise only where variance grows,
 which has exactly the variance s_i. Where every s_i >= 1 and c is left out this is the constant shift; where
 s_i < 1 it is the optimal transport of one Gaussian to the other.
 
+**Back**: with r' = m + k r + a e, where k = min(1, sqrt(s)) and a² = max(0, s - 1), and r ~ N(0, 1), the posterior
+of the clean r given the degraded r' is Gaussian, with mean k (r' - m) / s and variance 1 - k² / s: 1 - 1 / s where
+noise was added, and 0 where variance was only taken away. It needs eigenvectors, never an inverse.
+
 Reference: Wolf et al., "DeFlow", CVPR 2021, section 3.2.
 """
 
@@ -44,7 +48,17 @@ def standard_log_prob(z: Tensor) -> Tensor:
     return -0.5 * sum_image(z.square()) - 0.5 * z[0].numel() * math.log(2 * math.pi)
 
 
-def _noise_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
+def _posterior(
+    rotated: Tensor, mean: Tensor, variance: Tensor, *, temperature: float, generator: torch.Generator | None
+) -> Tensor:
+    """A draw of the clean latent along the eigenvectors, given the degraded one; see the module's text."""
+    kept = variance.clamp(max=1).sqrt()
+    deviation = (1 - kept.square() / variance).clamp(min=0).sqrt()
+    noise = noise_like(rotated, generator)
+    return kept * (rotated - mean) / variance + temperature * deviation * noise
+
+
+def noise_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of a latent's shape, drawn on the CPU so that it is the same on every device."""
     return torch.randn(z.shape, generator=generator, dtype=z.dtype, device="cpu").to(z.device)
 
@@ -60,6 +74,7 @@ class ConstantShift(nn.Module):
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(channels))
         self.factor = nn.Parameter(initial_shift * torch.eye(channels))
+        self._known_eigen: tuple | None = None
 
     def average_mean(self, context: Tensor | None = None) -> Tensor:
         """The mean of a degraded latent; (C,)."""
@@ -90,8 +105,31 @@ class ConstantShift(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """A degraded latent for a clean one: z + u. Temperature scales the deviation of u, not its mean."""
-        coloured = torch.einsum("ij,njhw->nihw", self.factor, _noise_like(z, generator))
+        coloured = torch.einsum("ij,njhw->nihw", self.factor, noise_like(z, generator))
         return z + self.mean[:, None, None] + temperature * coloured
+
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of the covariance, worked out once for every state of M."""
+        version = (self.factor._version, self.factor.data_ptr(), self.factor.dtype)
+        if self._known_eigen is None or self._known_eigen[0] != version:
+            self._known_eigen = (version, torch.linalg.eigh(self.covariance().detach()))
+        return self._known_eigen[1]
+
+    def transport_back(
+        self,
+        z: Tensor,
+        context: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """A draw of the clean latent that became the degraded ``z``; temperature 0 gives the posterior's mean."""
+        values, vectors = self._eigen()
+        rotated = torch.einsum("ji,njhw->nihw", vectors, z - self.mean[:, None, None])
+        clean = _posterior(
+            rotated, torch.zeros_like(rotated), values[:, None, None], temperature=temperature, generator=generator
+        )
+        return torch.einsum("ij,njhw->nihw", vectors, clean)
 
 
 class LocalShift(nn.Module):
@@ -157,7 +195,22 @@ class LocalShift(nn.Module):
         mean, log_variance = self.moments(context)
         variance, rotation = log_variance.exp(), self.rotation()
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
-        noise = _noise_like(z, generator)
+        noise = noise_like(z, generator)
         kept, added = variance.clamp(max=1).sqrt(), (variance - 1).clamp(min=0).sqrt()
         moved = mean + kept * rotated + temperature * added * noise
         return torch.einsum("ij,njhw->nihw", rotation, moved)
+
+    def transport_back(
+        self,
+        z: Tensor,
+        context: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """A draw of the clean latent that became the degraded ``z``; temperature 0 gives the posterior's mean."""
+        mean, log_variance = self.moments(context)
+        rotation = self.rotation()
+        rotated = torch.einsum("ji,njhw->nihw", rotation, z)
+        clean = _posterior(rotated, mean, log_variance.exp(), temperature=temperature, generator=generator)
+        return torch.einsum("ij,njhw->nihw", rotation, clean)

@@ -195,3 +195,25 @@ def restore_folder(
         save_image(restore_image(network, load_image(path), device=device), target)
         written.append(target)
     return written
+
+
+def translate_folder(
+    model: DeFlow,
+    paths: list[Path],
+    folder: str | Path,
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[Path]:
+    """Degrade every image of ``paths`` into ``folder`` as PNG of the same stem; returns the written paths.
+
+    Image number i is drawn with ``seed + i``, so the result repeats and no two images share their noise.
+    """
+    written = []
+    for index, path in enumerate(progress(paths, label="Translate", total=len(paths))):
+        target = Path(folder) / f"{path.stem}.png"
+        degraded = translate_image(model, load_image(path), temperature=temperature, seed=seed + index, device=device)
+        save_image(degraded, target)
+        written.append(target)
+    return written

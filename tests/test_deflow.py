@@ -150,6 +150,28 @@ def test_a_local_shift_sees_the_degraded_coarse_part_not_the_clean_one(image):
         assert (used - again).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+def test_translating_there_and_back_returns_the_image_where_nothing_was_drawn(image, config):
+    model, condition = random_model(config), condition_of(image, 8)
+    for shift in model.shifts:
+        no_shift(shift)
+    assert (model.translate_back(image, condition) - image).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("config", KINDS, ids=NAMES)
+@pytest.mark.parametrize("domain", [CLEAN, DEGRADED])
+def test_samples_have_the_latents_of_their_domain(config, domain):
+    model, condition = random_model(config), torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    drawn = model.sample(condition, domain, generator=generator)
+    assert drawn.shape == (2, 3, 128, 128)
+    latents, contexts = model.encode(drawn, condition), model.contexts(drawn, condition)
+    for shift, latent, context in zip(model.shifts, latents, contexts, strict=True):
+        clean = latent if domain == CLEAN else shift.transport_back(latent, context, generator=generator)
+        assert abs(clean.mean()) < 0.05 and abs(clean.std() - 1) < 0.05
+    assert torch.equal(*(model.sample(condition, domain, temperature=0.0) for _ in range(2)))
+
+
 def test_an_unknown_shift_is_one_sentence():
     with pytest.raises(UserError, match="shift 'moving' is not known; choose constant or local"):
         DeFlowConfig(shift="moving")

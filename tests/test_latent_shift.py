@@ -99,6 +99,43 @@ def test_transport_gives_a_standard_latent_the_shifts_own_moments(kind):
         torch.testing.assert_close(covariance, shift.covariance(), atol=0.04, rtol=0.03)
 
 
+def either_shift(kind):
+    """A shift away from its start, in double precision, with variances on both sides of 1 if it can have them."""
+    if kind == "local":
+        return local_shift(context_channels=0)
+    torch.manual_seed(1)
+    shift = ConstantShift(4, 0.5).double()
+    shift.factor.data += 0.4 * torch.randn(4, 4)
+    shift.mean.data += torch.randn(4)
+    return shift
+
+
+@pytest.mark.parametrize("kind", ["constant", "local"])
+def test_going_back_gives_a_standard_latent_again_and_is_bayes_rule(kind):
+    shift, generator = either_shift(kind), torch.Generator().manual_seed(0)
+    z = torch.randn(20, 4, 100, 100, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        degraded = shift.transport(z, generator=generator)
+        mean, covariance = moments_of(shift.transport_back(degraded, generator=generator))
+        torch.testing.assert_close(mean, torch.zeros(4).double(), atol=0.02, rtol=0)
+        torch.testing.assert_close(covariance, torch.eye(4).double(), atol=0.02, rtol=0)
+        # The posterior's mean is the best linear estimate, so a regression on the pairs must find it.
+        estimate = shift.transport_back(degraded, temperature=0.0)
+        flat = degraded.transpose(0, 1).flatten(1)
+        design = torch.cat([flat, torch.ones_like(flat[:1])]).T
+        fitted = design @ torch.linalg.lstsq(design, z.transpose(0, 1).flatten(1).T).solution
+        torch.testing.assert_close(estimate.transpose(0, 1).flatten(1).T, fitted, atol=0.05, rtol=0)
+
+
+def test_the_eigenvectors_of_a_constant_shift_follow_its_matrix():
+    shift, z = either_shift("constant"), torch.randn(1, 4, 3, 3, dtype=torch.float64)
+    before = shift.transport_back(z, temperature=0.0)
+    assert shift._eigen() is shift._eigen()
+    with torch.no_grad():
+        shift.factor.mul_(2.0)
+    assert not torch.equal(before, shift.transport_back(z, temperature=0.0))
+
+
 def test_the_local_density_is_that_of_a_full_gaussian_at_every_position():
     shift = local_shift()
     z, context = torch.randn(2, 4, 3, 5, dtype=torch.float64), torch.randn(2, 3, 3, 5, dtype=torch.float64)

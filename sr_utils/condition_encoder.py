@@ -1,0 +1,30 @@
+"""The encoder of the condition h: features for every level of the flow."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_utils.deflow_config import DeFlowConfig
+from sr_utils.rrdb import RRDB
+
+
+class ConditionEncoder(nn.Module):
+    """Features of h at each level's resolution: RRDB trunk at h's own size, then upsampling and projection."""
+
+    def __init__(self, config: DeFlowConfig):
+        super().__init__()
+        width = config.features
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.trunk = nn.Sequential(*(RRDB(width, config.growth or width // 2) for _ in range(config.encoder_blocks)))
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.SiLU()) for _ in range(config.levels)
+        )
+
+    def forward(self, condition: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
+        first = self.first(condition - 0.5)
+        encoded = first + self.trunk(first)
+        return [
+            project(F.interpolate(encoded, size=size, mode="bilinear", align_corners=False))
+            for project, size in zip(self.projections, sizes, strict=True)
+        ]

@@ -1,0 +1,144 @@
+"""Sizes and choices of a DeFlow, its condition, and the configurations of the released models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from sr_utils.errors import UserError
+from sr_utils.images import imresize, quantize
+
+CLEAN, DEGRADED = 0, 1
+
+
+@dataclass(frozen=True)
+class DeFlowConfig:
+    """Sizes of a compact DeFlow; the defaults train on two CPU cores in about an hour."""
+
+    levels: int = 3
+    """Squeezes of the flow; all but the last are followed by a split."""
+    steps: int = 5
+    """Flow steps of each level (K in the paper)."""
+    hidden: int = 48
+    """Channels inside each coupling network."""
+    features: int = 32
+    """Channels of the encoded condition."""
+    encoder_blocks: int = 2
+    """RRDBs of the condition encoder."""
+    condition_factor: int = 8
+    """h(x) is x downsampled by this factor; image sides must be multiples of it and of 2 ** levels."""
+    condition_noise: float = 0.02
+    """Deviation of the Gaussian noise added to h in training, in image units of [0, 1]."""
+    quantisation: int = 256
+    """Levels of an image channel; training adds uniform noise of one level (dequantisation)."""
+    bound: float = 1.0
+    """Largest absolute log-scale of one affine layer."""
+    shift: Literal["constant", "local"] = "local"
+    """The published shift, the same everywhere, or one that follows the image's coarser part."""
+    initial_shift: float = 0.5
+    """Deviation of the shift at the start of training; a constant shift that starts at 0 stays there."""
+    form: Literal["compact", "published"] = "compact"
+    """This package's layers, or the released ones, which are there to load released weights."""
+    growth: int = 0
+    """Growth of the encoder's RRDBs; 0 is half of ``features``."""
+    splits: int | None = None
+    """How many levels, from the first, end with a split; all but the last when None."""
+    mixing_steps: int = 0
+    """Published form: steps without a coupling at the start of each level."""
+    stacked_blocks: tuple[int, ...] = ()
+    """Published form: the encoder's RRDBs whose outputs join every level's features."""
+    epsilon: float = 0.001
+    """Published form: smallest scale of a coupling."""
+    domain_normalisation: bool = False
+    """Match the degraded domain's channel mean and deviation to the clean domain's, as the AIM setting does."""
+
+    def __post_init__(self):
+        if self.shift not in ("constant", "local"):
+            raise UserError(f"shift {self.shift!r} is not known; choose constant or local.")
+        object.__setattr__(self, "stacked_blocks", tuple(self.stacked_blocks))  # a list, when read from a file
+        if self.form not in ("compact", "published"):
+            raise UserError(f"form {self.form!r} is not known; choose compact or published.")
+
+    @classmethod
+    def published(
+        cls,
+        *,
+        scale: int = 8,
+        steps: int = 16,
+        blocks: int = 23,
+        stacked_blocks: tuple[int, ...] = (1, 8, 15, 22),
+        hidden: int = 128,
+        **others: float | int | str | bool,
+    ) -> DeFlowConfig:
+        """The released architecture; the defaults are those of the released AIM-RWSR model (its configuration file).
+
+        ``scale`` is the published name of the condition's factor, 4 or 8. The shift is the constant one and starts
+        at zero, where it stays constant: train with another ``initial_shift``, or with ``shift="local"``.
+        """
+        settings = {"features": 64, "growth": 32, "splits": 1, "mixing_steps": 2, "condition_noise": 0.03}
+        settings |= {"quantisation": 32, "shift": "constant", "initial_shift": 0.0}
+        return cls(
+            form="published",
+            condition_factor=scale,
+            steps=steps,
+            encoder_blocks=blocks,
+            stacked_blocks=tuple(stacked_blocks),
+            hidden=hidden,
+            **{**settings, **others},
+        )
+
+    @property
+    def side_multiple(self) -> int:
+        """What both sides of an image must be multiples of, for the squeezes and for h."""
+        return max(self.condition_factor, 2**self.levels)
+
+
+def condition_of(image: Tensor, factor: int) -> Tensor:
+    """h(x): antialiased bicubic downsampling by ``factor``, rounded to 8 bits; (N, 3, H, W) in [0, 1]."""
+    return quantize(imresize(image, 1 / factor))
+
+
+def official_config(state_dict: Mapping[str, Tensor], *, stacked_blocks: tuple[int, ...] | None = None) -> DeFlowConfig:
+    """The configuration of released weights, read off their names and shapes.
+
+    Which of the encoder's blocks are stacked cannot be seen, only how many; the released choices are known.
+
+    Raises
+    ------
+    UserError: these are no DeFlow weights, or the stacked blocks must be given.
+    """
+    try:
+        features = state_dict["RRDB.conv_first.weight"].shape[0]
+        growth = state_dict["RRDB.RRDB_trunk.0.RDB1.conv1.weight"].shape[0]
+        blocks = len({name.split(".")[2] for name in state_dict if name.startswith("RRDB.RRDB_trunk.")})
+        layers = [name.split(".")[2] for name in state_dict if name.endswith(".invconv.log_s")]
+        conditional = {name.split(".")[2] for name in state_dict if ".affine.fFeatures.0.weight" in name}
+        widths = [value.shape for name, value in state_dict.items() if name.endswith(".affine.fFeatures.0.weight")]
+        channels = state_dict["mean_shift"].numel()
+        splits = sum(name.endswith(".mean_shift") for name in state_dict)
+        hidden, stacked = widths[0][0], widths[0][1] // features - 1
+    except (KeyError, IndexError) as error:
+        raise UserError(f"These are not the weights of a released DeFlow ({error} is missing).") from error
+    # Every squeeze multiplies the channels by four, every split halves them.
+    levels = round(math.log(channels * 2**splits / 3, 4))
+    if stacked_blocks is None:
+        released = {(23, 4): (1, 8, 15, 22), (blocks, blocks): tuple(range(blocks)), (blocks, 0): ()}
+        stacked_blocks = released.get((blocks, stacked))
+    if stacked_blocks is None or len(stacked_blocks) != stacked:
+        raise UserError(f"These weights stack {stacked} of {blocks} blocks; give their indices as stacked_blocks.")
+    return DeFlowConfig.published(
+        scale=8 if "RRDB.upconv3.weight" in state_dict else 4,
+        steps=len(conditional) // levels,
+        blocks=blocks,
+        stacked_blocks=stacked_blocks,
+        hidden=hidden,
+        levels=levels,
+        features=features,
+        growth=growth,
+        splits=splits,
+        mixing_steps=(len(layers) - len(conditional)) // levels,
+    )
