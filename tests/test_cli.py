@@ -3,9 +3,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sr_utils import cli, graph, headline, publish
+from sr_utils.checkpoints import save_model
+from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.errors import UserError
+from sr_utils.esrgan import RRDBNet, RRDBNetConfig
+from sr_utils.images import image_size, save_image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,3 +66,17 @@ def test_errors_of_the_user_become_the_exit_message(monkeypatch):
     monkeypatch.setattr(graph, "run_course", refuse)
     with pytest.raises(SystemExit, match="error: What is wrong: how to mend it."):
         call(monkeypatch, "report")
+
+
+def test_folders_are_translated_and_restored(monkeypatch, capsys, tmp_path):
+    for name in ("a", "b"):
+        save_image(torch.rand(3, 24, 33), tmp_path / "in" / f"{name}.png")
+    flow = DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1))
+    network = RRDBNet(RRDBNetConfig(features=8, growth=4, blocks=1))
+    for command, model, size in (("translate", flow, (24, 33)), ("restore", network, (48, 66))):
+        weights = save_model(tmp_path / f"{command}.safetensors", model, {})
+        call(monkeypatch, command, weights, tmp_path / "in", tmp_path / command)
+        assert "Wrote 2 images" in capsys.readouterr().out
+        assert [image_size(tmp_path / command / f"{name}.png") for name in ("a", "b")] == [size, size]
+    with pytest.raises(SystemExit, match="holds RRDBNet, not DeFlow"):
+        call(monkeypatch, "translate", tmp_path / "restore.safetensors", tmp_path / "in", tmp_path / "out")
