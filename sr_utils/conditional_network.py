@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sr_utils.flow_layers import ActNorm
 from sr_utils.level_features import LevelFeatures
-from sr_utils.phase_convolution import PhaseConvolution, conv_gradients
+from sr_utils.phase_convolution import GradientSum, PhaseConvolution, conv_gradients
 
 
 class NormalisedConv(nn.Module):
@@ -36,13 +36,12 @@ class GainedZeroConv(nn.Module):
         nn.init.zeros_(self.conv.bias)
         self.log_gain = nn.Parameter(torch.zeros(out_channels, 1, 1))
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """The weight and bias of the one convolution that this is."""
-        gain = torch.exp(3 * self.log_gain)
-        return self.conv.weight * gain[..., None], self.conv.bias * gain.flatten()
+    def gain(self) -> Tensor:
+        """The gain of every output channel, (out,)."""
+        return torch.exp(3 * self.log_gain.flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, *self.folded(), padding=1)
+        return self.conv(x) * self.gain()[:, None, None]
 
 
 class ConditionalNetwork(nn.Sequential):
@@ -66,25 +65,29 @@ class ConditionalNetwork(nn.Sequential):
         first, _, second, _, last = self
         if self.training and not (first.norm.initialised and second.norm.initialised):
             self._initialise(maps, features)
+        convolution, parts = (features.convolution, features.parts) if maps is None else features.behind(maps)
         scale = first.norm.log_scale.exp()
         mixing_scale = second.norm.log_scale.exp()
         return _Network.apply(
-            features.convolution,
-            maps,
+            convolution,
+            features.sums,
             first.conv.weight,
             scale,
             first.norm.bias * scale,
             second.conv.weight[:, :, 0, 0] * mixing_scale[:, None],
             second.norm.bias * mixing_scale,
-            *last.folded(),
-            *features.parts,
+            last.conv.weight,
+            last.conv.bias,
+            last.gain(),
+            *parts,
         )
 
     @torch.no_grad()
     def _initialise(self, maps: Tensor | None, features: LevelFeatures) -> None:
         """Set both actnorms from a first batch."""
         first, _, second, _, _ = self
-        x = features.convolution(maps, features.parts, first.conv.weight)
+        convolution, parts = (features.convolution, features.parts) if maps is None else features.behind(maps)
+        x = convolution(parts, first.conv.weight)
         x = torch.relu(first.norm(x)[0])
         second.norm(second.conv(x))
 
@@ -101,13 +104,13 @@ def _second_map(first: Tensor, mixing: Tensor, mixing_bias: Tensor) -> Tensor:
 
 
 class _Network(torch.autograd.Function):
-    """conv3x3(relu(mixing relu(scale conv3x3([maps, features]) + bias) + mixing_bias)) + last_bias."""
+    """gain (conv3x3(relu(mixing relu(scale conv3x3(parts) + bias) + mixing_bias)) + last_bias)."""
 
     @staticmethod
     def forward(
         ctx: torch.autograd.function.FunctionCtx,
         convolution: PhaseConvolution,
-        maps: Tensor | None,
+        sums: tuple[GradientSum, ...],
         weight: Tensor,
         scale: Tensor,
         bias: Tensor,
@@ -115,34 +118,48 @@ class _Network(torch.autograd.Function):
         mixing_bias: Tensor,
         last: Tensor,
         last_bias: Tensor,
+        gain: Tensor,
         *parts: Tensor,
     ) -> Tensor:
-        first = convolution(maps, parts, weight)
+        first = convolution(parts, weight)
         first = torch.addcmul(bias[:, None, None], first, scale[:, None, None], out=first).relu_()
-        ctx.convolution = convolution
-        ctx.save_for_backward(first, maps, weight, scale, mixing, mixing_bias, last, *parts)
-        return F.conv2d(_second_map(first, mixing, mixing_bias), last, last_bias, padding=1)
+        ctx.convolution, ctx.sums = convolution, sums
+        ctx.save_for_backward(first, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts)
+        out = F.conv2d(_second_map(first, mixing, mixing_bias), last, last_bias, padding=1)
+        return out.mul_(gain[:, None, None])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        first, maps, weight, scale, mixing, mixing_bias, last, *parts = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        to_last_bias = gradient.sum((0, 2, 3))
+        first, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts = ctx.saved_tensors
+        # A factor behind a convolution is one of its weight, and of its gradient.
+        gradient = gradient.mul(gain[:, None, None]).contiguous(memory_format=torch.channels_last)
         second = _second_map(first, mixing, mixing_bias)
-        to_last, to_second = conv_gradients(second, last, gradient, needed=True)
+        to_second, to_last = conv_gradients(second, last, gradient)
+        to_last_bias = gradient.sum((0, 2, 3))
+        to_gain = (_rowwise(to_last, last) + to_last_bias * last_bias) / gain
         to_second = _rectified_gradient(_rows(to_second), _rows(second))
         to_mixing, to_mixing_bias = to_second.T @ _rows(first), to_second.sum(0)
         to_first = _rectified_gradient(to_second @ mixing, _rows(first))
         to_bias = to_first.sum(0)
         to_first = to_first.mul_(scale).view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
-        needed = ctx.needs_input_grad[1], *ctx.needs_input_grad[-len(parts) :]
-        to_weight, to_maps, to_parts = ctx.convolution.gradients(maps, parts, weight, to_first, needed)
-        # The scale multiplies the weight's output as it would the weight itself.
-        to_scale = torch.linalg.vecdot(to_weight.flatten(1), weight.flatten(1)) / scale
-        return None, to_maps, to_weight, to_scale, to_bias, to_mixing, to_mixing_bias, to_last, to_last_bias, *to_parts
+
+        # The part that is this network's own comes first, if it has one; the others are shared.
+        own = [GradientSum() for _ in range(len(parts) - len(ctx.sums))]
+        wanted = ctx.needs_input_grad[-len(parts) :]
+        sums = [each if want else None for each, want in zip([*own, *ctx.sums], wanted, strict=True)]
+        to_weight = ctx.convolution.gradients(parts, weight, to_first, sums)
+        to_scale = _rowwise(to_weight, weight) / scale
+        to_parts = [*(each.take() for each in own), *(None for _ in ctx.sums)]
+        to_second_conv, to_last_conv = (to_mixing, to_mixing_bias), (to_last, to_last_bias, to_gain)
+        return None, None, to_weight, to_scale, to_bias, *to_second_conv, *to_last_conv, *to_parts
 
 
 def _rectified_gradient(gradient: Tensor, rectified: Tensor) -> Tensor:
     """The gradient ahead of a rectifier, given the one behind it; overwrites it."""
     return torch.ops.aten.threshold_backward(gradient, rectified, 0, grad_input=gradient)
+
+
+def _rowwise(one: Tensor, other: Tensor) -> Tensor:
+    """Scalar products over all but the first dimension."""
+    return torch.linalg.vecdot(one.flatten(1), other.flatten(1))

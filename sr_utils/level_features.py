@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_utils.phase_convolution import FACTORS, PhaseConvolution, enlarged_scheme, tile_scheme
+from sr_utils.convolution_schemes import Scheme, enlarged_scheme, tile_scheme
+from sr_utils.phase_convolution import FACTORS, GradientSum, PhaseConvolution
 
 LARGE_MAP = 2000
 """Pixels, over all images, from which tiles of 4 pay; below, transforming the weights would cost more than it saves."""
@@ -30,8 +31,15 @@ class LevelFeatures:
     convolution: PhaseConvolution
     parts: tuple[Tensor, ...]
     """What ``convolution`` reads."""
-    injections: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
+    sums: tuple[GradientSum, ...]
+    """Where gradients of ``parts`` are to be added."""
+    injections: dict[nn.Module, Tensor] | None = None
     """What injectors answered, where a second pass will ask them again."""
+
+    def behind(self, maps: Tensor) -> tuple[PhaseConvolution, tuple[Tensor, ...]]:
+        """The convolution of maps (N, C, H, W) with these features behind them, and all that it reads."""
+        convolution = replace(self.convolution, schemes=(self.convolution.schemes[0], *self.convolution.schemes))
+        return convolution, (self.convolution.schemes[0].windows(maps), *self.parts)
 
     def maps(self) -> Tensor:
         """All features side by side, (N, F, H, W)."""
@@ -44,12 +52,36 @@ class LevelFeatures:
         return replace(self, injections={})
 
 
+class _Shared(torch.autograd.Function):
+    """The identity of tensors whose gradients are summed elsewhere until they are asked for here."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, sums: tuple[GradientSum, ...], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.sums = sums
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(total.take() for total in ctx.sums)
+
+
+def _level(own: Tensor, stacked: Tensor | None, schemes: tuple[Scheme, ...], parts: list[Tensor]) -> LevelFeatures:
+    sums = tuple(GradientSum() for _ in parts)
+    return LevelFeatures(own, stacked, PhaseConvolution(*own.shape[2:], schemes), _Shared.apply(sums, *parts), sums)
+
+
+def _tiles(maps: Tensor) -> Scheme:
+    images, _, height, width = maps.shape
+    return tile_scheme(4 if images * height * width >= LARGE_MAP else 2)
+
+
 def whole_features(maps: Tensor) -> LevelFeatures:
     """Features (N, F, H, W) that are all at the level's resolution."""
-    images, _, height, width = maps.shape
-    cell = 4 if images * height * width >= LARGE_MAP else 2
-    scheme = tile_scheme(cell)
-    return LevelFeatures(maps, None, PhaseConvolution(height, width, cell, (scheme,)), (scheme.windows(maps),))
+    scheme = _tiles(maps)
+    return _level(maps, None, (scheme,), [scheme.windows(maps)])
 
 
 def pyramid_features(own: list[Tensor], stacked: Tensor | None, condition_size: tuple[int, int]) -> list[LevelFeatures]:
@@ -59,21 +91,20 @@ def pyramid_features(own: list[Tensor], stacked: Tensor | None, condition_size: 
     ----------
     own: those at each level's resolution, (N, F, H, W).
     stacked: those that every level has besides, (N, G, h, w), scaled to its size by nearest neighbour.
-    condition_size: h and w. Only levels of 2 and 4 times this size gain anything.
+    condition_size: h and w. Where a level has 2 or 4 times this size, the stacked features are not enlarged.
     """
+    if stacked is None:
+        return [whole_features(maps) for maps in own]
     height, width = condition_size
     # The windows that an enlarged map is read through are the same for every factor.
-    coarse = None if stacked is None else enlarged_scheme(FACTORS[0]).windows(stacked)
+    coarse = enlarged_scheme(FACTORS[0]).windows(stacked)
     levels = []
     for maps in own:
         size = tuple(maps.shape[2:])
         factor = next((factor for factor in FACTORS if size == (factor * height, factor * width)), None)
-        if coarse is None:
-            levels.append(whole_features(maps))
-        elif factor is None:
+        if factor is None:
             levels.append(whole_features(torch.cat([maps, F.interpolate(stacked, size)], dim=1)))
         else:
-            scheme = tile_scheme(factor)
-            convolution = PhaseConvolution(*size, factor, (scheme, enlarged_scheme(factor)))
-            levels.append(LevelFeatures(maps, stacked, convolution, (scheme.windows(maps), coarse)))
+            scheme = _tiles(maps)
+            levels.append(_level(maps, stacked, (scheme, enlarged_scheme(factor)), [scheme.windows(maps), coarse]))
     return levels

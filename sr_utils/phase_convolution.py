@@ -1,30 +1,7 @@
-"""3x3 convolutions with fewer multiplications, exact up to rounding: of enlarged maps, and of any map in tiles.
+"""3x3 convolutions of maps that were cut into cells and transformed beforehand; see `convolution_schemes`.
 
-Both work on cells of ``s x s`` output pixels, and both are, along each axis, of the one form ::
-
-    y = A [ (G w) * (B x) ]
-
-where ``x`` are the input pixels that a cell looks at, ``w`` the kernel's three taps, ``*`` the product of each pair
-of entries (a matrix product once there are channels), and ``A``, ``B``, ``G`` small constant matrices. Over two
-axes the constants are Kronecker products. The cost is the number of entries of ``B x``, squared, for ``s²`` pixels.
-
-**Enlarged maps.** Let u be x repeated s times (nearest neighbour). A cell is then one pixel of x, and its outputs
-look at x_- , x_0 and x_+ only: the first at x_- and x_0, the last at x_0 and x_+, all others at x_0 alone. With
-S = w_- + w_0 + w_+ ::
-
-    y_first = S x_0 + w_- (x_- - x_0)      y_middle = S x_0      y_last = S x_0 + w_+ (x_+ - x_0)
-
-Three products an axis, nine a cell, instead of 9 s². Zero padding stays exact, a coarse pixel outside being zero.
-
-**Tiles** (Winograd). An output tile of s values of a three-tap filter needs s + 2 products instead of 3 s: evaluate
-the kernel and the data as polynomials at s + 1 points and infinity, multiply, interpolate. The points decide how
-much rounding is amplified. For s = 4 those below give deviations of 6e-7 of the output's, 1.6e-7 being that of the
-plain sum in single precision; the points 0, +-1, +-2 of the textbooks give twice that and worse outliers.
-
-References
-----------
-Winograd, "Arithmetic Complexity of Computations", SIAM 1980, chapter V.
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.
+A convolution is linear in its input channels, so channels of different kinds (a level's own, those enlarged from a
+smaller map) are convolved each by the scheme that suits them, and summed.
 """
 
 from __future__ import annotations
@@ -38,166 +15,138 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FACTORS = (2, 4)
-"""Sides of a cell that this module knows, hence factors of enlargement."""
+from sr_utils.convolution_schemes import Scheme, enlarged_scheme
 
-_POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
-"""Where the polynomials of a tile are evaluated, besides infinity."""
+FACTORS = (2, 4)
+"""Factors of enlargement for which a convolution at the smaller size pays."""
+
+
+class GradientSum:
+    """The gradient of one tensor that many functions read, summed in place; autograd would add up their copies."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._pass: int | None = None
+
+    def add(self, products: Tensor, kernels: Tensor) -> None:
+        """Add ``products`` @ ``kernels``, matrix by matrix."""
+        # A backward pass that ended without asking for this gradient has left its sum behind.
+        if self._pass != torch._C._current_graph_task_id():
+            self._sum, self._pass = None, torch._C._current_graph_task_id()
+        if self._sum is None:
+            self._sum = products @ kernels
+        else:
+            self._sum.baddbmm_(products, kernels)
+
+    def take(self) -> Tensor | None:
+        """The sum of this backward pass, if anything was added."""
+        total, self._sum = self._sum, None
+        return total
 
 
 @dataclass(frozen=True, eq=False)
-class Scheme:
-    """The constants of one fast convolution over both axes, and how its windows lie on the input."""
+class _Group:
+    """The parts whose schemes have the same cell; one matrix puts their products together."""
 
-    inputs: Tensor
-    """B x B, (products, window²)."""
-    weights: Tensor
-    """G x G, (products, 9)."""
+    cell: int
     outputs: Tensor
-    """A x A, (cell², products)."""
-    window: int
-    """Side, in input pixels, of what one cell looks at."""
-    step: int
-    """Input pixels from one cell's window to the next."""
-
-    def like(self, values: Tensor) -> Scheme:
-        """The same constants in the precision of ``values``, on their device."""
-        return _moved(self, values.dtype, values.device)
-
-    def windows(self, maps: Tensor) -> Tensor:
-        """B x for every cell of (N, C, H, W): (products, cells, C)."""
-        constants = self.like(maps)
-        # Zeros on the far sides complete the last windows.
-        maps = F.pad(maps, (1, 1 + -maps.shape[3] % self.step, 1, 1 + -maps.shape[2] % self.step))
-        columns = F.unfold(maps, self.window, stride=self.step)
-        columns = columns.unflatten(1, (maps.shape[1], -1)).permute(2, 0, 3, 1)
-        return (constants.inputs @ columns.flatten(1)).view(len(constants.inputs), -1, maps.shape[1])
-
-    def kernels(self, weight: Tensor) -> Tensor:
-        """G w for a weight (out, in, 3, 3): (products, out, in)."""
-        constants = self.like(weight)
-        return (constants.weights @ weight.reshape(-1, 9).T).view(-1, *weight.shape[:2])
+    """A x A of each scheme side by side, (cell², products)."""
+    places: dict[int, slice]
+    """Where among the products each part's lie; parts of the same scheme share them."""
 
 
 @cache
-def _moved(scheme: Scheme, dtype: torch.dtype, device: torch.device) -> Scheme:
-    matrices = (matrix.to(device, dtype) for matrix in (scheme.inputs, scheme.weights, scheme.outputs))
-    return Scheme(*matrices, scheme.window, scheme.step)
-
-
-@cache
-def enlarged_scheme(factor: int) -> Scheme:
-    """For a map that is enlarged ``factor`` times by nearest neighbour, read at its own size."""
-    inputs = torch.tensor([[0, 1, 0], [1, -1, 0], [0, -1, 1]])
-    weights = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 1]])
-    outputs = torch.zeros(factor, 3)
-    outputs[:, 0] = outputs[0, 1] = outputs[-1, 2] = 1
-    return _both_axes(inputs, weights, outputs, step=1)
-
-
-@cache
-def tile_scheme(side: int) -> Scheme:
-    """For any map, in output tiles of ``side`` x ``side``; those on the far sides may overhang it."""
-    points = _POINTS[side]
-
-    def evaluation(coefficients: int) -> Tensor:
-        """Values at every point, and at infinity, of a polynomial with this many coefficients."""
-        rows = [[point**power for power in range(coefficients)] for point in points]
-        return torch.tensor([*rows, [0.0] * (coefficients - 1) + [1.0]], dtype=torch.float64)
-
-    # The product of polynomials transposed: a filter instead of a full convolution.
-    interpolation = torch.linalg.inv(evaluation(side + 2))
-    return _both_axes(interpolation.T, evaluation(3), evaluation(side).T, step=side)
-
-
-def _both_axes(inputs: Tensor, weights: Tensor, outputs: Tensor, *, step: int) -> Scheme:
-    twice = (torch.kron(matrix, matrix).double() for matrix in (inputs, weights, outputs))
-    return Scheme(*twice, window=inputs.shape[1], step=step)
-
-
-def conv_gradients(maps: Tensor, weight: Tensor, gradient: Tensor, *, needed: bool) -> tuple[Tensor, Tensor | None]:
-    """Gradients of a 3x3 convolution's weight (out, C, 3, 3) and, if ``needed``, of its input (N, C, H, W)."""
-    one, zero = [1, 1], [0, 0]
-    # Not torch.nn.grad: that one loses the input's memory format, and everything is then converted.
-    to_maps, to_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, maps, weight, None, one, one, one, False, zero, 1, [needed, True, False]
-    )
-    return to_weight, to_maps
+def _groups(schemes: tuple[Scheme, ...], dtype: torch.dtype, device: torch.device) -> list[_Group]:
+    groups = []
+    for cell in sorted({scheme.cell for scheme in schemes}):
+        places, outputs, start = {}, [], 0
+        for scheme in dict.fromkeys(scheme for scheme in schemes if scheme.cell == cell):
+            stop = start + len(scheme.weights)
+            places |= {index: slice(start, stop) for index, other in enumerate(schemes) if other is scheme}
+            outputs.append(scheme.outputs)
+            start = stop
+        groups.append(_Group(cell, torch.cat(outputs, dim=1).to(device, dtype), places))
+    return groups
 
 
 @dataclass(frozen=True)
 class PhaseConvolution:
-    """A 3x3 convolution, with zero padding, of maps of which most were cut into cells and transformed beforehand.
+    """A 3x3 convolution with zero padding of ``parts``, one behind the other, to (N, out, height, width).
 
-    The input's channels come in parts, each with the scheme that made its windows, and may have maps ``ahead`` that
-    are taken as they are, (N, C, H, W). A convolution is linear in its input channels, so the parts' convolutions
-    are summed; that happens before the cells are put together.
+    A part is the windows that its scheme made of some channels, (products, cells, C).
     """
 
     height: int
     width: int
-    """Size of the output in pixels."""
-    cell: int
-    """Side of a cell in output pixels; the last cells may overhang."""
     schemes: tuple[Scheme, ...]
+    """Of each part."""
 
-    def __call__(self, ahead: Tensor | None, parts: Sequence[Tensor], weight: Tensor) -> Tensor:
-        """Maps ahead, every part's (products, cells, C) and a weight (out, sum of C, 3, 3) to (N, out, H, W)."""
-        before, *slices = self._split(ahead, parts, weight)
-        cells = None
-        for scheme, part, slice_ in zip(self.schemes, parts, slices, strict=True):
-            outputs = scheme.like(part).outputs
-            products = (part @ scheme.kernels(slice_).transpose(1, 2)).flatten(1)
-            cells = outputs @ products if cells is None else cells.addmm_(outputs, products)
-        maps = self._maps(cells, len(weight))
-        return maps if ahead is None else maps.add_(F.conv2d(ahead, before, padding=1))
+    def __call__(self, parts: Sequence[Tensor], weight: Tensor) -> Tensor:
+        """Convolve with ``weight`` (out, sum of C, 3, 3); in channels-last memory, and unknown to autograd."""
+        slices, maps = _split(parts, weight), None
+        for group in _groups(self.schemes, weight.dtype, weight.device):
+            products, begun = weight.new_empty(group.outputs.shape[1], self._cells(parts, group), len(weight)), set()
+            for index, place in group.places.items():
+                kernels = self.schemes[index].kernels(slices[index]).transpose(1, 2)
+                if place.start in begun:
+                    products[place].baddbmm_(parts[index], kernels)
+                else:
+                    torch.bmm(parts[index], kernels, out=products[place])
+                begun.add(place.start)
+            summand = self._to_maps(group.outputs @ products.flatten(1), group.cell, len(weight))
+            maps = summand if maps is None else maps.add_(summand)
+        return maps
 
     def gradients(
-        self, ahead: Tensor | None, parts: Sequence[Tensor], weight: Tensor, gradient: Tensor, needed: Sequence[bool]
-    ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-        """Gradients of the weight and, where needed, of the maps ahead and of every part, given the output's."""
+        self, parts: Sequence[Tensor], weight: Tensor, gradient: Tensor, sums: Sequence[GradientSum | None]
+    ) -> Tensor:
+        """The weight's gradient, given the output's; those of the parts are added to their ``sums`` if they have."""
         to_weight = torch.empty_like(weight)
-        before, *slices = self._split(ahead, parts, weight)
-        to_before, *to_slices = self._split(ahead, parts, to_weight)
-        cells, to_ahead, to_parts = self._cells(gradient), None, []
-        for scheme, part, slice_, to_slice, need in zip(
-            self.schemes, parts, slices, to_slices, needed[1:], strict=True
-        ):
-            constants = scheme.like(part)
-            products = (constants.outputs.T @ cells).view(*part.shape[:2], -1)
-            to_parts.append(products @ scheme.kernels(slice_) if need else None)
-            to_kernels = (products.transpose(1, 2) @ part).flatten(1)
-            to_slice.copy_((constants.weights.T @ to_kernels).view(3, 3, *slice_.shape[:2]).permute(2, 3, 0, 1))
-        if ahead is not None:
-            gradient_before, to_ahead = conv_gradients(ahead, before, gradient, needed=needed[0])
-            to_before.copy_(gradient_before)
-        return to_weight, to_ahead, to_parts
+        slices, to_slices = _split(parts, weight), _split(parts, to_weight)
+        for group in _groups(self.schemes, weight.dtype, weight.device):
+            products = group.outputs.T @ self._to_cells(gradient, group.cell)
+            products = products.view(len(products), -1, len(weight))
+            for index, place in group.places.items():
+                scheme = self.schemes[index]
+                if sums[index] is not None:
+                    sums[index].add(products[place], scheme.kernels(slices[index]))
+                to_slices[index].copy_(scheme.taps(products[place].transpose(1, 2) @ parts[index]))
+        return to_weight
 
-    def _split(self, ahead: Tensor | None, parts: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
-        """A weight's channels for the maps ahead, which may be none, and for each part."""
-        return weight.split([0 if ahead is None else ahead.shape[1], *(part.shape[2] for part in parts)], dim=1)
+    @staticmethod
+    def _cells(parts: Sequence[Tensor], group: _Group) -> int:
+        return parts[next(iter(group.places))].shape[1]
 
-    @property
-    def _grid(self) -> tuple[int, int]:
-        """Rows and columns of cells."""
-        return math.ceil(self.height / self.cell), math.ceil(self.width / self.cell)
-
-    def _maps(self, cells: Tensor, channels: int) -> Tensor:
+    def _to_maps(self, cells: Tensor, cell: int, channels: int) -> Tensor:
         """(cell², cells * C) as (N, C, H, W) in channels-last memory."""
-        rows, columns = self._grid
-        grid = cells.view(self.cell, self.cell, -1, rows, columns, channels).permute(2, 3, 0, 4, 1, 5)
-        pixels = grid.reshape(-1, rows * self.cell, columns * self.cell, channels)
+        rows, columns = math.ceil(self.height / cell), math.ceil(self.width / cell)
+        grid = cells.view(cell, cell, -1, rows, columns, channels).permute(2, 3, 0, 4, 1, 5)
+        pixels = grid.reshape(-1, rows * cell, columns * cell, channels)
         return pixels[:, : self.height, : self.width].contiguous().permute(0, 3, 1, 2)
 
-    def _cells(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) as (cell², cells * C), zero where cells overhang; undoes `_maps`."""
-        rows, columns = self._grid
+    def _to_cells(self, maps: Tensor, cell: int) -> Tensor:
+        """(N, C, H, W) as (cell², cells * C), zero where cells overhang; undoes `_to_maps`."""
+        rows, columns = math.ceil(self.height / cell), math.ceil(self.width / cell)
         pixels = maps.permute(0, 2, 3, 1)
-        missing = columns * self.cell - self.width, rows * self.cell - self.height
-        if any(missing):
-            pixels = F.pad(pixels, (0, 0, 0, missing[0], 0, missing[1]))
-        grid = pixels.unflatten(2, (columns, self.cell)).unflatten(1, (rows, self.cell))
-        return grid.permute(2, 4, 0, 1, 3, 5).reshape(self.cell**2, -1)
+        below, right = rows * cell - self.height, columns * cell - self.width
+        if below or right:
+            pixels = F.pad(pixels, (0, 0, 0, right, 0, below))
+        grid = pixels.unflatten(2, (columns, cell)).unflatten(1, (rows, cell))
+        return grid.permute(2, 4, 0, 1, 3, 5).reshape(cell**2, -1)
+
+
+def _split(parts: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
+    """A weight's input channels for each part."""
+    return weight.split([part.shape[2] for part in parts], dim=1)
+
+
+def conv_gradients(maps: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of a 3x3 convolution's input (N, C, H, W) and weight (out, C, 3, 3)."""
+    one, zero = [1, 1], [0, 0]
+    # Not torch.nn.grad: that one loses the input's memory format, and everything is then converted.
+    return torch.ops.aten.convolution_backward(
+        gradient, maps, weight, None, one, one, one, False, zero, 1, [True, True, False]
+    )[:2]
 
 
 def conv_of_upsampled(coarse: Tensor, weight: Tensor, factor: int) -> Tensor:
@@ -213,4 +162,24 @@ def conv_of_upsampled(coarse: Tensor, weight: Tensor, factor: int) -> Tensor:
         raise ValueError(f"The factor must be one of {FACTORS}, not {factor}.")
     height, width = (factor * side for side in coarse.shape[2:])
     scheme = enlarged_scheme(factor)
-    return PhaseConvolution(height, width, factor, (scheme,))(None, [scheme.windows(coarse)], weight)
+    return _OfOnePart.apply(PhaseConvolution(height, width, (scheme,)), scheme.windows(coarse), weight)
+
+
+class _OfOnePart(torch.autograd.Function):
+    """A `PhaseConvolution` of one part."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, convolution: PhaseConvolution, part: Tensor, weight: Tensor
+    ) -> Tensor:
+        ctx.convolution = convolution
+        ctx.save_for_backward(part, weight)
+        return convolution([part], weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        part, weight = ctx.saved_tensors
+        to_part = GradientSum()
+        to_weight = ctx.convolution.gradients([part], weight, gradient, [to_part])
+        return None, to_part.take(), to_weight

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from sr_utils.dense_blocks import rrdb
 from sr_utils.level_features import LevelFeatures, pyramid_features
 from sr_utils.phase_convolution import conv_of_upsampled
 from sr_utils.rrdb import RRDB
@@ -49,7 +50,7 @@ class PublishedEncoder(nn.Module):
     def forward(self, condition: Tensor, sizes: list[tuple[int, int]]) -> list[LevelFeatures]:
         x, stacked = self.first(condition), []
         for index, block in enumerate(self.trunk):
-            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing else block(x)
+            x = checkpoint(rrdb, block, x, use_reentrant=False) if self.checkpointing else rrdb(block, x)
             if index in self.stacked_blocks:
                 stacked.append(x)
         x = x + self.after_trunk(x)
