@@ -139,8 +139,10 @@ class _Network(torch.autograd.Function):
         to_last_bias = gradient.sum((0, 2, 3))
         to_gain = (_rowwise(to_last, last) + to_last_bias * last_bias) / gain
         to_second = _rectified_gradient(_rows(to_second), _rows(second))
+        del second
         to_mixing, to_mixing_bias = to_second.T @ _rows(first), to_second.sum(0)
         to_first = _rectified_gradient(to_second @ mixing, _rows(first))
+        del to_second
         to_bias = to_first.sum(0)
         to_first = to_first.mul_(scale).view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
 

@@ -29,6 +29,7 @@ Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -64,6 +65,19 @@ class Scheme:
     def windows(self, maps: Tensor) -> Tensor:
         """B x for every cell of (N, C, H, W): (products, cells, C)."""
         return _Windows.apply(self.like(maps), maps)
+
+    def scattered(self, windows: Tensor, size: torch.Size) -> Tensor:
+        """The transpose of `windows`, to maps of ``size``; unknown to autograd."""
+        constants, (images, channels, height, width) = self.like(windows), size
+        rows, columns = math.ceil(height / self.step), math.ceil(width / self.step)
+        over = self.window - self.step
+        padded = windows.new_zeros(images, rows * self.step + over, columns * self.step + over, channels)
+        patches = (constants.inputs.T @ windows.flatten(1)).view(self.window, self.window, images, rows, columns, -1)
+        for row in range(self.window):
+            for column in range(self.window):
+                below, right = row + self.step * (rows - 1) + 1, column + self.step * (columns - 1) + 1
+                padded[:, row : below : self.step, column : right : self.step] += patches[row, column]
+        return padded[:, 1 : 1 + height, 1 : 1 + width].permute(0, 3, 1, 2)
 
     def kernels(self, weight: Tensor) -> Tensor:
         """G w for a weight (out, in, 3, 3): (products, out, in)."""
@@ -113,7 +127,7 @@ def _both_axes(inputs: Tensor, weights: Tensor, outputs: Tensor, *, step: int) -
 
 
 class _Windows(torch.autograd.Function):
-    """`Scheme.windows`, with a backward pass that adds overlapping windows in place."""
+    """`Scheme.windows`, which autograd would undo several times slower."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, constants: Scheme, maps: Tensor) -> Tensor:
@@ -122,21 +136,11 @@ class _Windows(torch.autograd.Function):
         below, right = (1 + -side % step for side in maps.shape[2:])
         padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below))
         patches = padded.unfold(1, window, step).unfold(2, window, step)
-        ctx.constants, ctx.size = constants, maps.shape[2:]
-        ctx.padded, ctx.grid = padded.shape, patches.shape[1:3]
+        ctx.constants, ctx.size = constants, maps.shape
         columns = patches.permute(4, 5, 0, 1, 2, 3).reshape(window**2, -1)
         return (constants.inputs @ columns).view(len(constants.inputs), -1, maps.shape[1])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[None, Tensor]:
-        window, step, (rows, columns) = ctx.constants.window, ctx.constants.step, ctx.grid
-        padded = gradient.new_zeros(ctx.padded)
-        patches = ctx.constants.inputs.T @ gradient.flatten(1)
-        patches = patches.view(window, window, len(padded), rows, columns, -1)
-        for row in range(window):
-            for column in range(window):
-                below, right = row + step * (rows - 1) + 1, column + step * (columns - 1) + 1
-                padded[:, row:below:step, column:right:step] += patches[row, column]
-        height, width = ctx.size
-        return None, padded[:, 1 : 1 + height, 1 : 1 + width].permute(0, 3, 1, 2)
+        return None, ctx.constants.scattered(gradient, ctx.size)

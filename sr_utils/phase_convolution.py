@@ -7,7 +7,7 @@ smaller map) are convolved each by the scheme that suits them, and summed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,6 +19,9 @@ from sr_utils.convolution_schemes import Scheme, enlarged_scheme
 
 FACTORS = (2, 4)
 """Factors of enlargement for which a convolution at the smaller size pays."""
+
+PRODUCTS = 2**21
+"""Numbers that the products of a convolution may be at a time."""
 
 
 class GradientSum:
@@ -54,6 +57,25 @@ class _Group:
     places: dict[int, slice]
     """Where among the products each part's lie; parts of the same scheme share them."""
 
+    def outputs_of(self, parts: Sequence[Tensor], kernels: dict[int, Tensor]) -> Tensor:
+        """(products, cells, C) of each part times its kernels (products, C, out) to (cell², cells * out)."""
+        count, (cells, channels) = self.outputs.shape[1], (parts[min(kernels)].shape[1], kernels[min(kernels)].shape[2])
+        outputs = self.outputs.new_empty(len(self.outputs), cells * channels)
+        # A few cells at a time: the products are many times larger than what is made of them.
+        span = min(cells, max(1, PRODUCTS // (count * channels)))
+        memory = self.outputs.new_empty(count * span * channels)
+        for start in range(0, cells, span):
+            stop, begun = min(start + span, cells), set()
+            products = memory[: count * (stop - start) * channels].view(count, stop - start, channels)
+            for index, place in self.places.items():
+                if place.start in begun:
+                    products[place].baddbmm_(parts[index][:, start:stop], kernels[index])
+                else:
+                    torch.bmm(parts[index][:, start:stop], kernels[index], out=products[place])
+                begun.add(place.start)
+            torch.mm(self.outputs, products.flatten(1), out=outputs[:, start * channels : stop * channels])
+        return outputs
+
 
 @cache
 def _groups(schemes: tuple[Scheme, ...], dtype: torch.dtype, device: torch.device) -> list[_Group]:
@@ -83,19 +105,15 @@ class PhaseConvolution:
 
     def __call__(self, parts: Sequence[Tensor], weight: Tensor) -> Tensor:
         """Convolve with ``weight`` (out, sum of C, 3, 3); in channels-last memory, and unknown to autograd."""
-        slices, maps = _split(parts, weight), None
-        for group in _groups(self.schemes, weight.dtype, weight.device):
-            products, begun = weight.new_empty(group.outputs.shape[1], self._cells(parts, group), len(weight)), set()
-            for index, place in group.places.items():
-                kernels = self.schemes[index].kernels(slices[index]).transpose(1, 2)
-                if place.start in begun:
-                    products[place].baddbmm_(parts[index], kernels)
-                else:
-                    torch.bmm(parts[index], kernels, out=products[place])
-                begun.add(place.start)
-            summand = self._to_maps(group.outputs @ products.flatten(1), group.cell, len(weight))
-            maps = summand if maps is None else maps.add_(summand)
-        return maps
+        slices, groups = _split(parts, weight), _groups(self.schemes, weight.dtype, weight.device)
+        images = parts[0].shape[1] // math.prod(self._grid(self.schemes[0].cell))
+        # What is kept is allocated ahead of what is not, or the memory of the latter could not be used again.
+        pixels = weight.new_empty(images, self.height, self.width, len(weight))
+        for group in groups:
+            kernels = {index: self.schemes[index].kernels(slices[index]).transpose(1, 2) for index in group.places}
+            put = Tensor.copy_ if group is groups[0] else Tensor.add_
+            self._put(put, group.outputs_of(parts, kernels), pixels, group.cell)
+        return pixels.permute(0, 3, 1, 2)
 
     def gradients(
         self, parts: Sequence[Tensor], weight: Tensor, gradient: Tensor, sums: Sequence[GradientSum | None]
@@ -113,20 +131,22 @@ class PhaseConvolution:
                 to_slices[index].copy_(scheme.taps(products[place].transpose(1, 2) @ parts[index]))
         return to_weight
 
-    @staticmethod
-    def _cells(parts: Sequence[Tensor], group: _Group) -> int:
-        return parts[next(iter(group.places))].shape[1]
+    def _grid(self, cell: int) -> tuple[int, int]:
+        """Rows and columns of cells; the last may overhang."""
+        return math.ceil(self.height / cell), math.ceil(self.width / cell)
 
-    def _to_maps(self, cells: Tensor, cell: int, channels: int) -> Tensor:
-        """(cell², cells * C) as (N, C, H, W) in channels-last memory."""
-        rows, columns = math.ceil(self.height / cell), math.ceil(self.width / cell)
-        grid = cells.view(cell, cell, -1, rows, columns, channels).permute(2, 3, 0, 4, 1, 5)
-        pixels = grid.reshape(-1, rows * cell, columns * cell, channels)
-        return pixels[:, : self.height, : self.width].contiguous().permute(0, 3, 1, 2)
+    def _put(self, put: Callable[[Tensor, Tensor], Tensor], cells: Tensor, pixels: Tensor, cell: int) -> None:
+        """Copy or add (cell², cells * C) to (N, H, W, C)."""
+        rows, columns = self._grid(cell)
+        grid = cells.view(cell, cell, -1, rows, columns, pixels.shape[3]).permute(2, 3, 0, 4, 1, 5)
+        if self.height == rows * cell and self.width == columns * cell:
+            put(pixels.view(grid.shape), grid)
+        else:
+            put(pixels, grid.flatten(3, 4).flatten(1, 2)[:, : self.height, : self.width])
 
     def _to_cells(self, maps: Tensor, cell: int) -> Tensor:
-        """(N, C, H, W) as (cell², cells * C), zero where cells overhang; undoes `_to_maps`."""
-        rows, columns = math.ceil(self.height / cell), math.ceil(self.width / cell)
+        """(N, C, H, W) as (cell², cells * C), zero where cells overhang."""
+        rows, columns = self._grid(cell)
         pixels = maps.permute(0, 2, 3, 1)
         below, right = rows * cell - self.height, columns * cell - self.width
         if below or right:
@@ -160,26 +180,23 @@ def conv_of_upsampled(coarse: Tensor, weight: Tensor, factor: int) -> Tensor:
     """
     if factor not in FACTORS:
         raise ValueError(f"The factor must be one of {FACTORS}, not {factor}.")
-    height, width = (factor * side for side in coarse.shape[2:])
-    scheme = enlarged_scheme(factor)
-    return _OfOnePart.apply(PhaseConvolution(height, width, (scheme,)), scheme.windows(coarse), weight)
+    return _OfUpsampled.apply(coarse, weight, factor)
 
 
-class _OfOnePart(torch.autograd.Function):
-    """A `PhaseConvolution` of one part."""
+class _OfUpsampled(torch.autograd.Function):
+    """`conv_of_upsampled`."""
 
     @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, convolution: PhaseConvolution, part: Tensor, weight: Tensor
-    ) -> Tensor:
-        ctx.convolution = convolution
-        ctx.save_for_backward(part, weight)
-        return convolution([part], weight)
+    def forward(ctx: torch.autograd.function.FunctionCtx, coarse: Tensor, weight: Tensor, factor: int) -> Tensor:
+        scheme, size = enlarged_scheme(factor), [factor * side for side in coarse.shape[2:]]
+        ctx.convolution = PhaseConvolution(*size, (scheme,))
+        ctx.save_for_backward(coarse, weight)
+        return ctx.convolution([scheme.windows(coarse)], weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        part, weight = ctx.saved_tensors
-        to_part = GradientSum()
-        to_weight = ctx.convolution.gradients([part], weight, gradient, [to_part])
-        return None, to_part.take(), to_weight
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        coarse, weight = ctx.saved_tensors
+        scheme, to_windows = ctx.convolution.schemes[0], GradientSum()
+        to_weight = ctx.convolution.gradients([scheme.windows(coarse)], weight, gradient, [to_windows])
+        return scheme.scattered(to_windows.take(), coarse.shape), to_weight, None
