@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from sr_utils.deflow_config import DeFlowConfig
 from sr_utils.rrdb import RRDB
@@ -14,6 +15,7 @@ class ConditionEncoder(nn.Module):
 
     def __init__(self, config: DeFlowConfig):
         super().__init__()
+        self.checkpointing = config.checkpointing
         width = config.features
         self.first = nn.Conv2d(3, width, 3, padding=1)
         self.trunk = nn.Sequential(*(RRDB(width, config.growth or width // 2) for _ in range(config.encoder_blocks)))
@@ -23,7 +25,10 @@ class ConditionEncoder(nn.Module):
 
     def forward(self, condition: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
         first = self.first(condition - 0.5)
-        encoded = first + self.trunk(first)
+        x = first
+        for block in self.trunk:
+            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing else block(x)
+        encoded = first + x
         return [
             project(F.interpolate(encoded, size=size, mode="bilinear", align_corners=False))
             for project, size in zip(self.projections, sizes, strict=True)

@@ -22,16 +22,28 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sr_utils.condition_encoder import ConditionEncoder
 from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, official_config
 from sr_utils.errors import UserError
 from sr_utils.flow_layers import FlowStep, Split, squeeze, unsqueeze
 from sr_utils.latent_shift import ConstantShift, LocalShift, noise_like, standard_log_prob
+from sr_utils.level_features import LevelFeatures
+from sr_utils.published_encoder import PublishedEncoder
 from sr_utils.published_keys import deflow_tensors
-from sr_utils.published_layers import PublishedEncoder, PublishedFlowStep, PublishedSplit
+from sr_utils.published_layers import PublishedFlowStep, PublishedSplit
 
 __all__ = ["CLEAN", "DEGRADED", "DeFlow", "DeFlowConfig", "condition_of", "load_official", "official_config"]
+
+
+Features = Tensor | LevelFeatures
+"""Features of one level: a map in the compact form."""
+
+
+def _unmoved(shift: nn.Module, latent: Tensor, context: Tensor | None) -> Tensor:
+    """A latent as it is, for decoding."""
+    return latent
 
 
 def _feature_channels(config: DeFlowConfig) -> int:
@@ -47,6 +59,7 @@ def _encoder(config: DeFlowConfig) -> nn.Module:
         config.encoder_blocks,
         tuple(config.stacked_blocks),
         config.condition_factor,
+        checkpointing=config.checkpointing,
     )
 
 
@@ -117,35 +130,47 @@ class DeFlow(nn.Module):
         offset = self.domain_mean[CLEAN] - scale * self.domain_mean[DEGRADED]
         return scale[:, None, None], offset[:, None, None]
 
-    def _features(self, condition: Tensor, height: int, width: int) -> list[Tensor]:
+    def _features(self, condition: Tensor, height: int, width: int, *, twice: bool = False) -> list[Features]:
+        """Features of every level, for an image of this size; ``twice`` if it is first encoded and then decoded."""
         sizes = [(height >> level, width >> level) for level in range(1, self.config.levels + 1)]
-        return self.encoder(condition, sizes)
+        features = self.encoder(condition, sizes)
+        if twice and self.config.form == "published":
+            return [level.remembering() for level in features]
+        return features
 
-    def _flow(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor | None], Tensor]:
+    def _context(self, z: Tensor, features: Features) -> Tensor | None:
+        """What the shift of a split looks at: what goes on, and the features; the constant shift at nothing."""
+        if self.config.shift == "constant":
+            return None
+        return torch.cat([z, features if isinstance(features, Tensor) else features.maps()], dim=1)
+
+    def _step(self, step: nn.Module, z: Tensor, features: Features) -> tuple[Tensor, Tensor]:
+        if self.config.checkpointing and torch.is_grad_enabled():
+            return checkpoint(step, z, features, use_reentrant=False, preserve_rng_state=False)
+        return step(z, features)
+
+    def _flow(self, image: Tensor, features: list[Features]) -> tuple[list[Tensor], list[Tensor | None], Tensor]:
         """Latents and each one's context, finest level first, and the log-determinant (N,)."""
-        features = self._features(condition, *image.shape[2:])
         z, latents, contexts = image - self.offset, [], []
         log_det = torch.zeros(len(image), dtype=image.dtype, device=image.device)
         for level, steps in enumerate(self.steps):
             z = squeeze(z)
             for step in steps:
-                z, step_log_det = step(z, features[level])
+                z, step_log_det = self._step(step, z, features[level])
                 log_det = log_det + step_log_det
             if level < len(self.splits):
                 z, finished, split_log_det = self.splits[level](z, features[level])
                 latents.append(finished)
-                contexts.append(torch.cat([z, features[level]], dim=1))
+                contexts.append(self._context(z, features[level]))
                 log_det = log_det + split_log_det
         return [*latents, z], [*contexts, None], log_det
 
-    def _inverse(self, latents: list[Tensor], condition: Tensor, moved: Callable[..., Tensor]) -> Tensor:
+    def _inverse(self, latents: list[Tensor], features: list[Features], moved: Callable[..., Tensor]) -> Tensor:
         """Decode from coarse to fine, with every latent first replaced by ``moved(shift, latent, context)``."""
-        coarse_height, coarse_width = latents[-1].shape[2:]
-        features = self._features(condition, coarse_height << len(self.steps), coarse_width << len(self.steps))
         z = moved(self.shifts[-1], latents[-1], None)
         for level in reversed(range(len(self.steps))):
             if level < len(self.splits):
-                context = torch.cat([z, features[level]], dim=1)
+                context = self._context(z, features[level])
                 finished = moved(self.shifts[level], latents[level], context)
                 z = self.splits[level].inverse(z, finished, features[level])
             for step in reversed(self.steps[level]):
@@ -179,7 +204,7 @@ class DeFlow(nn.Module):
             condition = torch.where(degraded, condition * scale + offset, condition)
             pixels = image.shape[2] * image.shape[3]
             likelihood = likelihood + (domain == DEGRADED) * pixels * scale.log().sum()
-        latents, contexts, log_det = self._flow(image, condition)
+        latents, contexts, log_det = self._flow(image, self._features(condition, *image.shape[2:]))
         likelihood = likelihood + log_det
         for shift, latent, context in zip(self.shifts, latents, contexts, strict=True):
             density = torch.where(domain == DEGRADED, shift.log_prob(latent, context), standard_log_prob(latent))
@@ -190,15 +215,16 @@ class DeFlow(nn.Module):
 
     def encode(self, image: Tensor, condition: Tensor) -> list[Tensor]:
         """Latents of an image (N, 3, H, W) under its condition, finest level first; no noise is added."""
-        return self._flow(image, condition)[0]
+        return self._flow(image, self._features(condition, *image.shape[2:]))[0]
 
     def decode(self, latents: list[Tensor], condition: Tensor) -> Tensor:
         """The image (N, 3, H, W) whose latents these are; the exact inverse of `encode`, not clamped."""
-        return self._inverse(latents, condition, lambda shift, latent, context: latent)
+        height, width = (side << len(self.steps) for side in latents[-1].shape[2:])
+        return self._inverse(latents, self._features(condition, height, width), _unmoved)
 
     def contexts(self, image: Tensor, condition: Tensor) -> list[Tensor | None]:
-        """What each latent's shift looks at for this image, finest level first; None at the coarsest."""
-        return self._flow(image, condition)[1]
+        """What each latent's shift looks at for this image, finest level first; None where it looks at nothing."""
+        return self._flow(image, self._features(condition, *image.shape[2:]))[1]
 
     @torch.no_grad()
     def translate(
@@ -219,7 +245,8 @@ class DeFlow(nn.Module):
         def moved(shift, latent, context):
             return shift.transport(latent, context, temperature=temperature, generator=generator)
 
-        translated = self._inverse(self.encode(image, condition), condition, moved)
+        features = self._features(condition, *image.shape[2:], twice=True)
+        translated = self._inverse(self._flow(image, features)[0], features, moved)
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
             translated = (translated - offset) / scale
@@ -242,12 +269,13 @@ class DeFlow(nn.Module):
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
             image, condition = image * scale + offset, condition * scale + offset
-        latents, contexts, _ = self._flow(image, condition)
+        features = self._features(condition, *image.shape[2:], twice=True)
+        latents, contexts, _ = self._flow(image, features)
         clean = [
             shift.transport_back(latent, context, temperature=temperature, generator=generator)
             for shift, latent, context in zip(self.shifts, latents, contexts, strict=True)
         ]
-        return self.decode(clean, condition)
+        return self._inverse(clean, features, _unmoved)
 
     @torch.no_grad()
     def sample(
@@ -276,7 +304,7 @@ class DeFlow(nn.Module):
                 return latent
             return shift.transport(latent, context, temperature=temperature, generator=generator)
 
-        drawn = self._inverse(latents, condition, moved)
+        drawn = self._inverse(latents, self._features(condition, height, width), moved)
         if self.config.domain_normalisation and domain == DEGRADED:
             drawn = (drawn - offset) / scale
         return drawn

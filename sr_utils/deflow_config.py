@@ -55,6 +55,9 @@ class DeFlowConfig:
     """Published form: smallest scale of a coupling."""
     domain_normalisation: bool = False
     """Match the degraded domain's channel mean and deviation to the clean domain's, as the AIM setting does."""
+    checkpointing: bool = False
+    """Compute flow steps and RRDBs again in the backward pass instead of keeping what is inside: less memory, a third
+    more time, the same numbers."""
 
     def __post_init__(self):
         if self.shift not in ("constant", "local"):

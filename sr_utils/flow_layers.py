@@ -98,9 +98,19 @@ class InvertibleConv1x1(nn.Module):
         upper = torch.triu(self.upper, 1) + torch.diag(self.sign * self.log_diagonal.exp())
         return lower, upper
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def weight(self) -> Tensor:
+        """W, (C, C)."""
         lower, upper = self._factors()
-        weight = self.permutation @ lower @ upper
+        return self.permutation @ lower @ upper
+
+    def inverse_weight(self) -> Tensor:
+        """The inverse of W, (C, C), by two triangular solves."""
+        lower, upper = self._factors()
+        half = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, half, upper=True)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.weight()
         log_det = self.log_diagonal.sum() * (z.shape[2] * z.shape[3])
         return F.conv2d(z, weight[:, :, None, None]), log_det.expand(len(z))
 

@@ -1,6 +1,7 @@
 """The layers of the published DeFlow that differ from `flow_layers`, kept to load and reproduce released weights.
 
-They have the same interface, so `deflow.DeFlow` is built from either. What differs:
+They have the same interface, except that a step's features are `level_features.LevelFeatures`, so `deflow.DeFlow` is
+built from either. What differs:
 
 - a scale is sigmoid(raw + 2) + epsilon and the encoding *divides* by it, so a scale near zero makes latents large
   when encoding and cannot blow up when decoding; our own models bound the log-scale on both sides instead;
@@ -19,54 +20,58 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from sr_utils.conditional_network import ConditionalNetwork, GainedZeroConv
 from sr_utils.flow_layers import ActNorm, InvertibleConv1x1, sum_image
-from sr_utils.rrdb import RRDB
+from sr_utils.level_features import LevelFeatures
 
 SPLIT_EPSILON = 1e-6
 """Keeps the deviation that a split predicts away from zero."""
 
 
-class NormalisedConv(nn.Module):
-    """A convolution without bias, then actnorm."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
-        self.norm = ActNorm(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))[0]
-
-
-class GainedZeroConv(nn.Module):
-    """A convolution that starts at zero, with a learned gain exp(3 g) for every output channel (Glow, appendix)."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
-        self.log_gain = nn.Parameter(torch.zeros(out_channels, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x) * torch.exp(3 * self.log_gain)
-
-
-def _network(in_channels: int, out_channels: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(
-        NormalisedConv(in_channels, hidden, 3),
-        nn.ReLU(),
-        NormalisedConv(hidden, hidden, 1),
-        nn.ReLU(),
-        GainedZeroConv(hidden, out_channels),
-    )
-
-
 def _interleaved(values: Tensor) -> tuple[Tensor, Tensor]:
     """Even and odd channels, as the released networks order their two outputs."""
     return values[:, 0::2], values[:, 1::2]
+
+
+class _Division(torch.autograd.Function):
+    """z / scale - shift for the last channels of z, as a network's output says, and its log-determinant.
+
+    One function with its own backward pass, which needs the scale and the quotient only: autograd would keep and pass
+    over three times as much.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, z: Tensor, raw: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        shift, scale = _interleaved(raw)
+        scale = torch.sigmoid(scale + 2).add_(epsilon)
+        out = z.clone(memory_format=torch.channels_last)
+        changed = out[:, -scale.shape[1] :].div_(scale)
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(scale, changed.clone())
+        changed -= shift
+        return out, -sum_image(scale.log())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, to_out: Tensor, to_log_det: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
+        scale, quotient = ctx.saved_tensors
+        channels = scale.shape[1]
+        to_z = to_out.clone(memory_format=torch.channels_last)
+        to_changed = to_z[:, -channels:].div_(scale)
+        images, _, height, width = scale.shape
+        to_raw = scale.new_empty(images, height, width, 2 * channels).permute(0, 3, 1, 2)
+        to_shift, to_scale = _interleaved(to_raw)
+        torch.neg(to_out[:, -channels:], out=to_shift)
+        # d scale / d raw is s (1 - s) for the sigmoid s.
+        sigmoid = scale - ctx.epsilon
+        from_log_det = to_log_det[:, None, None, None] / scale
+        torch.mul(quotient.mul(to_changed).add_(from_log_det).neg_(), sigmoid * (1 - sigmoid), out=to_scale)
+        return to_z, to_raw, None
 
 
 class DividingCoupling(nn.Module):
@@ -76,27 +81,34 @@ class DividingCoupling(nn.Module):
         super().__init__()
         self.epsilon = epsilon
         changed = channels - channels // 2
-        self.coupling = _network(channels // 2 + features, 2 * changed, hidden)
-        self.injector = _network(features, 2 * channels, hidden)
+        self.coupling = ConditionalNetwork(channels // 2 + features, 2 * changed, hidden)
+        self.injector = ConditionalNetwork(features, 2 * channels, hidden)
 
-    def _shift_and_scale(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+    def _injection(self, features: LevelFeatures) -> Tensor:
+        """The injector's answer, which depends on nothing but the features."""
+        known = features.injections
+        if known is None:
+            return self.injector(None, features)
+        if self.injector not in known:
+            known[self.injector] = self.injector(None, features)
+        return known[self.injector]
+
+    def _multiplied(self, z: Tensor, raw: Tensor) -> Tensor:
+        """The inverse of `_Division`."""
         shift, scale = _interleaved(raw)
-        return shift, torch.sigmoid(scale + 2) + self.epsilon
+        kept, changed = z.tensor_split([-scale.shape[1]], dim=1)
+        changed = (changed + shift) * torch.sigmoid(scale + 2).add(self.epsilon)
+        return torch.cat([kept, changed], dim=1)
 
-    def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        kept, changed = z[:, : z.shape[1] // 2], z[:, z.shape[1] // 2 :]
-        shift, scale = self._shift_and_scale(self.coupling(torch.cat([kept, features], dim=1)))
-        z = torch.cat([kept, changed / scale - shift], dim=1)
-        log_det = -sum_image(scale.log())
-        shift, scale = self._shift_and_scale(self.injector(features))
-        return z / scale - shift, log_det - sum_image(scale.log())
+    def forward(self, z: Tensor, features: LevelFeatures) -> tuple[Tensor, Tensor]:
+        raw = self.coupling(z[:, : z.shape[1] // 2], features)
+        z, log_det = _Division.apply(z, raw, self.epsilon)
+        z, log_det_injector = _Division.apply(z, self._injection(features), self.epsilon)
+        return z, log_det + log_det_injector
 
-    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
-        shift, scale = self._shift_and_scale(self.injector(features))
-        z = (z + shift) * scale
-        kept, changed = z[:, : z.shape[1] // 2], z[:, z.shape[1] // 2 :]
-        shift, scale = self._shift_and_scale(self.coupling(torch.cat([kept, features], dim=1)))
-        return torch.cat([kept, (changed + shift) * scale], dim=1)
+    def inverse(self, z: Tensor, features: LevelFeatures) -> Tensor:
+        z = self._multiplied(z, self._injection(features))
+        return self._multiplied(z, self.coupling(z[:, : z.shape[1] // 2], features))
 
 
 class PublishedFlowStep(nn.Module):
@@ -108,19 +120,29 @@ class PublishedFlowStep(nn.Module):
         self.mixing = InvertibleConv1x1(channels)
         self.coupling = DividingCoupling(channels, features, hidden, epsilon) if conditional else None
 
-    def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_det = self.actnorm(z)
-        z, log_det_mixing = self.mixing(z)
-        log_det = log_det + log_det_mixing
-        if self.coupling is not None:
-            z, log_det_coupling = self.coupling(z, features)
-            log_det = log_det + log_det_coupling
-        return z, log_det
+    def forward(self, z: Tensor, features: LevelFeatures) -> tuple[Tensor, Tensor]:
+        if self.training and not self.actnorm.initialised:
+            self.actnorm.initialise(z)
+        # W ((z + b) s) is one affine map of z.
+        weight, scale = self.mixing.weight(), self.actnorm.log_scale.exp()
+        z = _affine(z, weight * scale, weight @ (scale * self.actnorm.bias))
+        log_det = (self.actnorm.log_scale.sum() + self.mixing.log_diagonal.sum()) * (z.shape[2] * z.shape[3])
+        if self.coupling is None:
+            return z, log_det.expand(len(z))
+        z, log_det_coupling = self.coupling(z, features)
+        return z, log_det + log_det_coupling
 
-    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
+    def inverse(self, z: Tensor, features: LevelFeatures) -> Tensor:
         if self.coupling is not None:
             z = self.coupling.inverse(z, features)
-        return self.actnorm.inverse(self.mixing.inverse(z))
+        weight = self.mixing.inverse_weight() * (-self.actnorm.log_scale).exp()[:, None]
+        return _affine(z, weight, -self.actnorm.bias)
+
+
+def _affine(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``weight`` times every pixel of (N, C, H, W), plus ``bias``; in channels-last memory."""
+    rows = torch.addmm(bias, z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]), weight.T)
+    return rows.view(z.shape[0], *z.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 class PublishedSplit(nn.Module):
@@ -134,51 +156,12 @@ class PublishedSplit(nn.Module):
         mean, log_deviation = _interleaved(self.prior(continued))
         return mean, log_deviation.exp() + SPLIT_EPSILON
 
-    def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, z: Tensor, features: LevelFeatures) -> tuple[Tensor, Tensor, Tensor]:
         consumed = z.shape[1] // 2
         continued, finished = z[:, :-consumed], z[:, -consumed:]
         mean, deviation = self._mean_and_deviation(continued)
         return continued, (finished - mean) / deviation, -sum_image(deviation.log())
 
-    def inverse(self, continued: Tensor, finished: Tensor, features: Tensor) -> Tensor:
+    def inverse(self, continued: Tensor, finished: Tensor, features: LevelFeatures) -> Tensor:
         mean, deviation = self._mean_and_deviation(continued)
         return torch.cat([continued, mean + deviation * finished], dim=1)
-
-
-class PublishedEncoder(nn.Module):
-    """Features of h for every level: an RRDBNet's trunk and doublings, with inner blocks' outputs stacked on.
-
-    Parameters
-    ----------
-    features, growth, blocks: sizes of the RRDBs.
-    stacked_blocks: indices of the RRDBs whose outputs are stacked onto every level's features.
-    condition_factor: h is smaller than the image by this, 4 or 8.
-    """
-
-    def __init__(self, features: int, growth: int, blocks: int, stacked_blocks: tuple[int, ...], condition_factor: int):
-        super().__init__()
-        self.stacked_blocks = stacked_blocks
-        self.first = nn.Conv2d(3, features, 3, padding=1)
-        self.trunk = nn.ModuleList(RRDB(features, growth) for _ in range(blocks))
-        self.after_trunk = nn.Conv2d(features, features, 3, padding=1)
-        # Level 1 of the flow has half the image's size, so it needs one doubling less than the factor has.
-        doublings = condition_factor.bit_length() - 2
-        self.upsampled = nn.ModuleList(nn.Conv2d(features, features, 3, padding=1) for _ in range(doublings))
-
-    def forward(self, condition: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
-        x, stacked = self.first(condition), []
-        for index, block in enumerate(self.trunk):
-            x = block(x)
-            if index in self.stacked_blocks:
-                stacked.append(x)
-        x = x + self.after_trunk(x)
-        by_size = {tuple(x.shape[2:]): x}
-        height, width = x.shape[2] // 2, x.shape[3] // 2
-        by_size[height, width] = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
-        for conv in self.upsampled:
-            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2.0, mode="nearest")), 0.2)
-            by_size[tuple(x.shape[2:])] = x
-        if not stacked:
-            return [by_size[tuple(size)] for size in sizes]
-        inner = torch.cat(stacked, dim=1)
-        return [torch.cat([by_size[tuple(size)], F.interpolate(inner, tuple(size))], dim=1) for size in sizes]

@@ -195,7 +195,7 @@ def train_deflow(
     shifts = model.shift_constants()
     others = [parameter for parameter in model.parameters() if all(parameter is not shift for shift in shifts)]
     groups = [{"params": others}, {"params": shifts, "rate_factor": config.shift_rate_factor}]
-    optimiser = torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     samplers = {
         "clean": PatchSampler(clean, config.patch, seed=config.seed),
         "degraded": PatchSampler(degraded, config.patch, seed=config.seed + 1),

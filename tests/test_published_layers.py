@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of, official_config
 from sr_utils.deflow import load_official as load_official_deflow
 from sr_utils.errors import UserError
+from sr_utils.level_features import whole_features
 from sr_utils.published_layers import DividingCoupling, PublishedFlowStep, PublishedSplit
 
 PARITY = Path(__file__).parent / "parity" / "deflow"
@@ -108,7 +109,8 @@ def test_layers_invert_and_report_their_log_determinant(layer):
     layer = layer.double().eval()
     for parameter in layer.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    z, features = torch.randn(1, 6, 2, 3, dtype=torch.float64), torch.randn(1, 3, 2, 3, dtype=torch.float64)
+    z = torch.randn(1, 6, 2, 3, dtype=torch.float64)
+    features = whole_features(torch.randn(1, 3, 2, 3, dtype=torch.float64))
 
     def flat(value):
         out = layer(value, features)

@@ -1,0 +1,167 @@
+"""The networks inside the published couplings: 3x3, 1x1 and 3x3 convolutions of a level's features.
+
+The first two have actnorms, the last a gain. All three are affine after their convolution and are folded into its
+weight. What remains is one function with its own backward pass, because it can do with a quarter of the memory:
+autograd would keep the output of every convolution and of every normalisation and rectifier; this keeps the first
+rectified map and computes the second again, which is a matrix product of a fiftieth of the network's cost.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_utils.flow_layers import ActNorm
+from sr_utils.level_features import LevelFeatures
+from sr_utils.phase_convolution import GradientSum, PhaseConvolution, conv_gradients
+
+
+class NormalisedConv(nn.Module):
+    """A convolution without bias, then actnorm."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.norm = ActNorm(out_channels)
+
+
+class GainedZeroConv(nn.Module):
+    """A convolution that starts at zero, with a learned gain exp(3 g) for every output channel (Glow, appendix)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+        self.log_gain = nn.Parameter(torch.zeros(out_channels, 1, 1))
+
+    def gain(self) -> Tensor:
+        """The gain of every output channel, (out,)."""
+        return torch.exp(3 * self.log_gain.flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * self.gain()[:, None, None]
+
+
+class ConditionalNetwork(nn.Sequential):
+    """Maps (N, C, H, W), if any, and a level's features to (N, out, H, W).
+
+    Parameters
+    ----------
+    in_channels: C and the features' channels together; 0 ahead of the features where there are no maps.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, hidden: int):
+        super().__init__(
+            NormalisedConv(in_channels, hidden, 3),
+            nn.ReLU(),
+            NormalisedConv(hidden, hidden, 1),
+            nn.ReLU(),
+            GainedZeroConv(hidden, out_channels),
+        )
+
+    def forward(self, maps: Tensor | None, features: LevelFeatures) -> Tensor:
+        first, _, second, _, last = self
+        if self.training and not (first.norm.initialised and second.norm.initialised):
+            self._initialise(maps, features)
+        convolution, parts = (features.convolution, features.parts) if maps is None else features.behind(maps)
+        scale = first.norm.log_scale.exp()
+        mixing_scale = second.norm.log_scale.exp()
+        return _Network.apply(
+            convolution,
+            features.sums,
+            first.conv.weight,
+            scale,
+            first.norm.bias * scale,
+            second.conv.weight[:, :, 0, 0] * mixing_scale[:, None],
+            second.norm.bias * mixing_scale,
+            last.conv.weight,
+            last.conv.bias,
+            last.gain(),
+            *parts,
+        )
+
+    @torch.no_grad()
+    def _initialise(self, maps: Tensor | None, features: LevelFeatures) -> None:
+        """Set both actnorms from a first batch."""
+        first, _, second, _, _ = self
+        convolution, parts = (features.convolution, features.parts) if maps is None else features.behind(maps)
+        x = convolution(parts, first.conv.weight)
+        x = torch.relu(first.norm(x)[0])
+        second.norm(second.conv(x))
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(N, C, H, W) as (N * H * W, C), in channels-last memory without a copy."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _second_map(first: Tensor, mixing: Tensor, mixing_bias: Tensor) -> Tensor:
+    """The rectified 1x1 convolution of the first rectified map."""
+    rows = torch.addmm(mixing_bias, _rows(first), mixing.T).relu_()
+    return rows.view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+class _Network(torch.autograd.Function):
+    """gain (conv3x3(relu(mixing relu(scale conv3x3(parts) + bias) + mixing_bias)) + last_bias)."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        convolution: PhaseConvolution,
+        sums: tuple[GradientSum, ...],
+        weight: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        mixing: Tensor,
+        mixing_bias: Tensor,
+        last: Tensor,
+        last_bias: Tensor,
+        gain: Tensor,
+        *parts: Tensor,
+    ) -> Tensor:
+        first = convolution(parts, weight)
+        first = torch.addcmul(bias[:, None, None], first, scale[:, None, None], out=first).relu_()
+        ctx.convolution, ctx.sums = convolution, sums
+        ctx.save_for_backward(first, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts)
+        out = F.conv2d(_second_map(first, mixing, mixing_bias), last, last_bias, padding=1)
+        return out.mul_(gain[:, None, None])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        first, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts = ctx.saved_tensors
+        # A factor behind a convolution is one of its weight, and of its gradient.
+        gradient = gradient.mul(gain[:, None, None]).contiguous(memory_format=torch.channels_last)
+        second = _second_map(first, mixing, mixing_bias)
+        to_second, to_last = conv_gradients(second, last, gradient)
+        to_last_bias = gradient.sum((0, 2, 3))
+        to_gain = (_rowwise(to_last, last) + to_last_bias * last_bias) / gain
+        to_second = _rectified_gradient(_rows(to_second), _rows(second))
+        del second
+        to_mixing, to_mixing_bias = to_second.T @ _rows(first), to_second.sum(0)
+        to_first = _rectified_gradient(to_second @ mixing, _rows(first))
+        del to_second
+        to_bias = to_first.sum(0)
+        to_first = to_first.mul_(scale).view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
+
+        # The part that is this network's own comes first, if it has one; the others are shared.
+        own = [GradientSum() for _ in range(len(parts) - len(ctx.sums))]
+        wanted = ctx.needs_input_grad[-len(parts) :]
+        sums = [each if want else None for each, want in zip([*own, *ctx.sums], wanted, strict=True)]
+        to_weight = ctx.convolution.gradients(parts, weight, to_first, sums)
+        to_scale = _rowwise(to_weight, weight) / scale
+        to_parts = [*(each.take() for each in own), *(None for _ in ctx.sums)]
+        to_second_conv, to_last_conv = (to_mixing, to_mixing_bias), (to_last, to_last_bias, to_gain)
+        return None, None, to_weight, to_scale, to_bias, *to_second_conv, *to_last_conv, *to_parts
+
+
+def _rectified_gradient(gradient: Tensor, rectified: Tensor) -> Tensor:
+    """The gradient ahead of a rectifier, given the one behind it; overwrites it."""
+    return torch.ops.aten.threshold_backward(gradient, rectified, 0, grad_input=gradient)
+
+
+def _rowwise(one: Tensor, other: Tensor) -> Tensor:
+    """Scalar products over all but the first dimension."""
+    return torch.linalg.vecdot(one.flatten(1), other.flatten(1))
