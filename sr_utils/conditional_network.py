@@ -1,9 +1,9 @@
 """The networks inside the published couplings: 3x3, 1x1 and 3x3 convolutions of a level's features.
 
-The first two have actnorms, the last a gain. All three are affine after their convolution and are folded into its
-weight. What remains is one function with its own backward pass, because it can do with a quarter of the memory:
-autograd would keep the output of every convolution and of every normalisation and rectifier; this keeps the first
-rectified map and computes the second again, which is a matrix product of a fiftieth of the network's cost.
+The first two have actnorms, the last a gain; all three only scale and shift what their convolution gives, so no map
+of their own is made for them. The whole network is one function with its own backward pass, because that can do with
+a quarter of the memory: autograd would keep what every convolution, normalisation and rectifier gives. This keeps
+the first rectified map and computes the second again, one small matrix product, a few percent of the network's cost.
 """
 
 from __future__ import annotations
@@ -45,11 +45,9 @@ class GainedZeroConv(nn.Module):
 
 
 class ConditionalNetwork(nn.Sequential):
-    """Maps (N, C, H, W), if any, and a level's features to (N, out, H, W).
+    """Maps (N, C, H, W), if there are any, with a level's features behind them, to (N, out, H, W).
 
-    Parameters
-    ----------
-    in_channels: C and the features' channels together; 0 ahead of the features where there are no maps.
+    ``in_channels`` counts C and the features' channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, hidden: int):

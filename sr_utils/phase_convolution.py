@@ -58,22 +58,23 @@ class _Group:
     """Where among the products each part's lie; parts of the same scheme share them."""
 
     def outputs_of(self, parts: Sequence[Tensor], kernels: dict[int, Tensor]) -> Tensor:
-        """(products, cells, C) of each part times its kernels (products, C, out) to (cell², cells * out)."""
-        count, (cells, channels) = self.outputs.shape[1], (parts[min(kernels)].shape[1], kernels[min(kernels)].shape[2])
-        outputs = self.outputs.new_empty(len(self.outputs), cells * channels)
+        """Each member's (products, cells, C) times its kernels (products, C, out), to (cell², cells * out)."""
+        any_member = next(iter(kernels))
+        count, cells, out = self.outputs.shape[1], parts[any_member].shape[1], kernels[any_member].shape[2]
+        outputs = self.outputs.new_empty(len(self.outputs), cells * out)
         # A few cells at a time: the products are many times larger than what is made of them.
-        span = min(cells, max(1, PRODUCTS // (count * channels)))
-        memory = self.outputs.new_empty(count * span * channels)
+        span = min(cells, max(1, PRODUCTS // (count * out)))
+        memory = self.outputs.new_empty(count * span * out)
         for start in range(0, cells, span):
             stop, begun = min(start + span, cells), set()
-            products = memory[: count * (stop - start) * channels].view(count, stop - start, channels)
+            products = memory[: count * (stop - start) * out].view(count, stop - start, out)
             for index, place in self.places.items():
                 if place.start in begun:
                     products[place].baddbmm_(parts[index][:, start:stop], kernels[index])
                 else:
                     torch.bmm(parts[index][:, start:stop], kernels[index], out=products[place])
                 begun.add(place.start)
-            torch.mm(self.outputs, products.flatten(1), out=outputs[:, start * channels : stop * channels])
+            torch.mm(self.outputs, products.flatten(1), out=outputs[:, start * out : stop * out])
         return outputs
 
 

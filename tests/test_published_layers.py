@@ -1,12 +1,14 @@
-"""The published layers and released checkpoints, held to what the authors' code answered (tests/parity)."""
+"""The published layers, held to what the authors' code answered (tests/parity) and to the plain twin."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.plain_deflow import PlainDeFlow
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of, official_config
 from sr_utils.deflow import load_official as load_official_deflow
 from sr_utils.errors import UserError
@@ -120,3 +122,155 @@ def test_layers_invert_and_report_their_log_determinant(layer):
     *parts, log_det = layer(z, features)
     torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian).logabsdet)
     assert (layer.inverse(*parts, features) - z).abs().max() < 1e-9
+
+
+def twins(*, dtype=torch.float64, **choices):
+    """A published DeFlow and its plain twin, after their first batch and with parameters away from their start."""
+    sizes = {"steps": 2, "blocks": 4, "stacked_blocks": (0, 1, 2, 3), "hidden": 16, "features": 12, "growth": 4}
+    config = DeFlowConfig.published(**{**sizes, "initial_shift": 0.5, **choices})
+    torch.manual_seed(0)
+    fast, plain = DeFlow(config).to(dtype).train(), PlainDeFlow(config).to(dtype).train()
+    plain.load_state_dict(fast.state_dict())
+    inputs = batch(config, 32, 48, dtype)
+    for model in (fast, plain):
+        torch.manual_seed(1)
+        model(*inputs)
+    return fast, plain
+
+
+def moved(fast, plain):
+    """Both twins with the same random parameters, in evaluation mode."""
+    for parameter in plain.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    fast.load_state_dict(plain.state_dict())
+    return fast.eval(), plain.eval()
+
+
+def batch(config, height, width, dtype):
+    """Images, conditions and domains, one of each."""
+    image = torch.rand(2, 3, height, width, dtype=dtype)
+    return image, condition_of(image, config.condition_factor), torch.tensor([CLEAN, DEGRADED])
+
+
+def distance(found, expected):
+    """The distance of two tensors relative to the second's norm."""
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+PRECISIONS = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["double", "single"]
+)
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize("stacked", [(), (0, 1, 2, 3)], ids=["none", "stacked"])
+@pytest.mark.parametrize("size", [(16, 24), (40, 24), (72, 56), (96, 128)], ids=str)
+@PRECISIONS
+def test_the_plain_twin_gives_the_same_numbers(scale, stacked, size, dtype, tolerance):
+    fast, plain = moved(*twins(scale=scale, stacked_blocks=stacked, dtype=dtype))
+    image, condition, domain = batch(fast.config, *size, dtype)
+    found, expected = fast(image, condition, domain), plain(image, condition, domain)
+    assert distance(found, expected) < tolerance
+    found.sum().backward()
+    expected.sum().backward()
+    for (name, mine), (_, other) in zip(fast.named_parameters(), plain.named_parameters(), strict=True):
+        assert distance(mine.grad, other.grad) < tolerance, name
+    with torch.no_grad():
+        latents = plain.encode(image, condition)
+        for mine, other in zip(fast.encode(image, condition), latents, strict=True):
+            assert distance(mine, other) < tolerance
+        assert distance(fast.decode(latents, condition), plain.decode(latents, condition)) < tolerance
+    translated = [
+        model.translate(image, condition, generator=torch.Generator().manual_seed(0)) for model in (fast, plain)
+    ]
+    assert distance(*translated) < tolerance
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_the_plain_twin_gives_the_same_numbers_with_the_local_shift(scale):
+    fast, plain = moved(*twins(scale=scale, shift="local"))
+    image, condition, domain = batch(fast.config, 32, 48, torch.float64)
+    found, expected = fast(image, condition, domain), plain(image, condition, domain)
+    assert distance(found, expected) < 1e-10
+    found.sum().backward()
+    expected.sum().backward()
+    for (name, mine), (_, other) in zip(fast.named_parameters(), plain.named_parameters(), strict=True):
+        assert distance(mine.grad, other.grad) < 1e-10, name
+
+
+@PRECISIONS
+def test_a_first_batch_sets_the_actnorms_of_both_twins_alike(dtype, tolerance):
+    fast, plain = twins(dtype=dtype)
+    state = plain.state_dict()
+    for name, value in fast.state_dict().items():
+        if name.endswith(".initialised"):
+            assert value
+        elif ".norm." in name or ".actnorm." in name:
+            torch.testing.assert_close(value, state[name], rtol=tolerance, atol=tolerance)
+
+
+def test_gradients_reach_an_image_and_its_condition():
+    fast, plain = moved(*twins())
+    image, condition, domain = batch(fast.config, 16, 24, torch.float64)
+    image.requires_grad_()
+    condition.requires_grad_()
+    found, expected = (
+        torch.autograd.grad(model(image, condition, domain).sum(), (image, condition)) for model in (fast, plain)
+    )
+    for mine, other in zip(found, expected, strict=True):
+        assert distance(mine, other) < 1e-10
+
+
+@pytest.mark.parametrize("form", ["compact", "published"])
+def test_checkpointing_changes_the_memory_and_nothing_else(form):
+    fast, _ = moved(*twins())
+    if form == "compact":
+        fast = DeFlow(DeFlowConfig(steps=2, hidden=8, features=6, encoder_blocks=2)).double()
+        for parameter in fast.parameters():
+            parameter.data += 0.02 * torch.randn_like(parameter)
+    config = replace(fast.config, checkpointing=True)
+    again = DeFlow(config).double()
+    again.load_state_dict(fast.state_dict())
+    image, condition, domain = batch(config, 32, 48, torch.float64)
+    kept, gradients = [], []
+    for model in (fast.train(), again.train()):
+        torch.manual_seed(2)
+        sizes = {}
+
+        def count(tensor, sizes=sizes):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = model(image, condition, domain).sum()
+        loss.backward()
+        kept.append(sum(sizes.values()))
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert kept[1] < 0.7 * kept[0]
+    for name, gradient in gradients[0].items():
+        assert distance(gradients[1][name], gradient) < 1e-12, name
+
+
+def test_translation_asks_every_injector_once():
+    fast, _ = moved(*twins())
+    asked = []
+    for level in fast.steps:
+        for step in level:
+            if step.coupling is not None:
+                step.coupling.injector.register_forward_hook(lambda *_: asked.append("injector"))
+                step.coupling.coupling.register_forward_hook(lambda *_: asked.append("coupling"))
+    image, condition, _ = batch(fast.config, 16, 24, torch.float64)
+    for translate in (fast.translate, fast.translate_back):
+        asked.clear()
+        translate(image, condition)
+        assert asked.count("injector") == 6 and asked.count("coupling") == 12
+
+
+def test_released_weights_give_the_plain_twins_answers(model):
+    plain = PlainDeFlow(model.config).eval()
+    plain.load_state_dict(model.state_dict())
+    image, condition, domain = batch(model.config, 64, 104, torch.float32)
+    with torch.no_grad():
+        assert distance(model(image, condition, domain), plain(image, condition, domain)) < 1e-5
+        for mine, other in zip(model.encode(image, condition), plain.encode(image, condition), strict=True):
+            assert distance(mine, other) < 1e-5
