@@ -29,3 +29,12 @@ def headline_table(run_root: Path) -> str:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is not a metrics file ({error!r}): delete it and run make report again.") from error
     return "\n".join(lines)
+
+
+def headline_source(run_root: Path) -> str:
+    """One line for under the table: the profile and seed it comes from, and how to read it."""
+    provenance = read_json(run_root / "metrics" / "task1.json").get("provenance", {})
+    return (
+        f"From a `{provenance.get('profile')}` run, seed {provenance.get('seed')}. "
+        "PSNR in dB and SSIM: higher is better. LPIPS (AlexNet): lower is better. RGB, 8 bits, no crop, means over the pairs."
+    )

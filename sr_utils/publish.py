@@ -11,7 +11,7 @@ import nbformat
 
 from sr_utils.errors import UserError
 from sr_utils.files import atomic_path
-from sr_utils.headline import headline_table
+from sr_utils.headline import headline_source, headline_table
 from sr_utils.runner import RUNNING_TIME
 
 MAXIMUM_BYTES = 1_500_000
@@ -34,7 +34,7 @@ def publish(run_root: Path, root: Path) -> list[Path]:
     sources = sorted((root / "notebooks").glob("*.ipynb"))
     notebooks = {source: _ready(run_root / "notebooks" / source.name, source, root) for source in sources}
     readme = root / "README.md"
-    text = _with_table(readme, headline_table(run_root))
+    text = _with_table(readme, f"{headline_table(run_root)}\n\n{headline_source(run_root)}")
 
     written = []
     for source, content in notebooks.items():

@@ -2,7 +2,7 @@ import pytest
 
 from sr_utils.errors import UserError
 from sr_utils.files import write_json
-from sr_utils.headline import headline_table
+from sr_utils.headline import headline_source, headline_table
 
 
 def test_table(tmp_path):
@@ -25,3 +25,8 @@ def test_another_shape_is_refused(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="task1.json does not exist"):
         headline_table(tmp_path)
+
+
+def test_the_line_below_says_which_run(tmp_path):
+    write_json(tmp_path / "metrics" / "task1.json", {"provenance": {"profile": "smoke", "seed": 7}, "rows": []})
+    assert headline_source(tmp_path).startswith("From a `smoke` run, seed 7. PSNR")
