@@ -36,5 +36,6 @@ def headline_source(run_root: Path) -> str:
     provenance = read_json(run_root / "metrics" / "task1.json").get("provenance", {})
     return (
         f"From a `{provenance.get('profile')}` run, seed {provenance.get('seed')}. "
-        "PSNR in dB and SSIM: higher is better. LPIPS (AlexNet): lower is better. RGB, 8 bits, no crop, means over the pairs."
+        "PSNR in dB and SSIM: higher is better. LPIPS (AlexNet): lower is better. "
+        "RGB, 8 bits, no crop, means over the pairs."
     )
