@@ -231,7 +231,10 @@ class PlainDeFlow(nn.Module):
         """Decode; with a generator, every latent is first moved to the degraded domain."""
 
         def moved(shift: nn.Module, latent: Tensor, context: Tensor | None) -> Tensor:
-            return latent if generator is None else shift.transport(latent, context, generator=generator)
+            if generator is None:
+                return latent
+            noise = torch.randn(latent.shape, generator=generator, dtype=latent.dtype)
+            return shift.transport(latent, noise, context)
 
         height, width = (side << len(self.steps) for side in latents[-1].shape[2:])
         features = self._features(condition, height, width)

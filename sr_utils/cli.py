@@ -121,6 +121,7 @@ def translate(
     *,
     temperature: float = 1.0,
     seed: int = 0,
+    tile: int = 768,
 ) -> None:
     """Degrade every image of a folder as a DeFlow learned it.
 
@@ -136,13 +137,15 @@ def translate(
         scales the noise that is drawn.
     seed
         of the noise; the first image is drawn with it, the next with seed + 1, and so on.
+    tile
+        side in pixels of what is degraded at once: less takes less memory.
     """
     from sr_utils.images import list_images
     from sr_utils.sampling import translate_folder
     from sr_utils.weights import load_deflow
 
     model, paths = load_deflow(weights), list_images(images)
-    written = translate_folder(model, paths, output, temperature=temperature, seed=seed)
+    written = translate_folder(model, paths, output, temperature=temperature, seed=seed, tile=tile)
     print(f"Wrote {len(written)} images to {output}")
 
 
@@ -151,6 +154,8 @@ def restore(
     weights: Annotated[Path, tyro.conf.Positional],
     images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.Positional],
+    *,
+    tile: int = 256,
 ) -> None:
     """Restore and enlarge every image of a folder.
 
@@ -162,12 +167,14 @@ def restore(
         folder of degraded images.
     output
         folder for the results, as PNG of the same names.
+    tile
+        side in pixels of what is restored at once: less takes less memory.
     """
     from sr_utils.images import list_images
     from sr_utils.sampling import restore_folder
     from sr_utils.weights import load_esrgan
 
-    written = restore_folder(load_esrgan(weights), list_images(images), output)
+    written = restore_folder(load_esrgan(weights), list_images(images), output, tile=tile)
     print(f"Wrote {len(written)} images to {output}")
 
 

@@ -28,7 +28,7 @@ from sr_utils.condition_encoder import ConditionEncoder
 from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, official_config
 from sr_utils.errors import UserError
 from sr_utils.flow_layers import FlowStep, Split, squeeze, unsqueeze
-from sr_utils.latent_shift import ConstantShift, LocalShift, noise_like, standard_log_prob
+from sr_utils.latent_shift import ConstantShift, LocalShift, standard_log_prob
 from sr_utils.level_features import LevelFeatures
 from sr_utils.published_encoder import PublishedEncoder
 from sr_utils.published_keys import deflow_tensors
@@ -41,7 +41,7 @@ Features = Tensor | LevelFeatures
 """Features of one level: a map in the compact form."""
 
 
-def _unmoved(shift: nn.Module, latent: Tensor, context: Tensor | None) -> Tensor:
+def _unmoved(level: int, latent: Tensor, context: Tensor | None) -> Tensor:
     """A latent as it is, for decoding."""
     return latent
 
@@ -166,12 +166,12 @@ class DeFlow(nn.Module):
         return [*latents, z], [*contexts, None], log_det
 
     def _inverse(self, latents: list[Tensor], features: list[Features], moved: Callable[..., Tensor]) -> Tensor:
-        """Decode from coarse to fine, with every latent first replaced by ``moved(shift, latent, context)``."""
-        z = moved(self.shifts[-1], latents[-1], None)
+        """Decode from coarse to fine, with every latent first replaced by ``moved(its number, latent, context)``."""
+        z = moved(len(latents) - 1, latents[-1], None)
         for level in reversed(range(len(self.steps))):
             if level < len(self.splits):
                 context = self._context(z, features[level])
-                finished = moved(self.shifts[level], latents[level], context)
+                finished = moved(level, latents[level], context)
                 z = self.splits[level].inverse(z, finished, features[level])
             for step in reversed(self.steps[level]):
                 z = step.inverse(z, features[level])
@@ -226,6 +226,23 @@ class DeFlow(nn.Module):
         """What each latent's shift looks at for this image, finest level first; None where it looks at nothing."""
         return self._flow(image, self._features(condition, *image.shape[2:]))[1]
 
+    def draw_noise(
+        self, images: int, height: int, width: int, *, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
+        """Standard normal noise of the shapes of the latents of ``images`` of this size, finest level first.
+
+        Drawn on the CPU, coarsest level first, so that it is the same on every device.
+        """
+        channels, shapes = 3, []
+        for level in range(1, self.config.levels + 1):
+            channels *= 4
+            if level <= len(self.splits) or level == self.config.levels:
+                finished = channels // 2 if level <= len(self.splits) else channels
+                shapes.append((images, finished, height >> level, width >> level))
+                channels -= finished
+        dtype = next(self.parameters()).dtype
+        return [torch.randn(shape, generator=generator, dtype=dtype) for shape in reversed(shapes)][::-1]
+
     @torch.no_grad()
     def translate(
         self,
@@ -234,16 +251,18 @@ class DeFlow(nn.Module):
         *,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        noise: list[Tensor] | None = None,
     ) -> Tensor:
         """Degrade clean images: encode, move every latent to the degraded domain, decode (DeFlow, eq. 11).
 
         ``image`` is (N, 3, H, W) in [0, 1] and the result has its shape, not clamped. ``temperature`` scales the
-        deviation of the drawn noise. With a ``generator`` (on the CPU) the draw repeats exactly. Dequantisation
-        noise is never added, so none is left over.
+        deviation of the drawn noise. With a ``generator`` (on the CPU) the draw repeats exactly; ``noise`` of
+        `draw_noise` gives the draw itself. Dequantisation noise is never added, so none is left over.
         """
+        noise = self.draw_noise(len(image), *image.shape[2:], generator=generator) if noise is None else noise
 
-        def moved(shift, latent, context):
-            return shift.transport(latent, context, temperature=temperature, generator=generator)
+        def moved(level, latent, context):
+            return self.shifts[level].transport(latent, noise[level].to(latent), context, temperature=temperature)
 
         features = self._features(condition, *image.shape[2:], twice=True)
         translated = self._inverse(self._flow(image, features)[0], features, moved)
@@ -269,11 +288,12 @@ class DeFlow(nn.Module):
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
             image, condition = image * scale + offset, condition * scale + offset
+        noise = self.draw_noise(len(image), *image.shape[2:], generator=generator)
         features = self._features(condition, *image.shape[2:], twice=True)
         latents, contexts, _ = self._flow(image, features)
         clean = [
-            shift.transport_back(latent, context, temperature=temperature, generator=generator)
-            for shift, latent, context in zip(self.shifts, latents, contexts, strict=True)
+            shift.transport_back(latent, each.to(latent), context, temperature=temperature)
+            for shift, latent, each, context in zip(self.shifts, latents, noise, contexts, strict=True)
         ]
         return self._inverse(clean, features, _unmoved)
 
@@ -290,19 +310,14 @@ class DeFlow(nn.Module):
             scale, offset = self._normalisation()
             condition = condition * scale + offset
         height, width = (side * self.config.condition_factor for side in condition.shape[2:])
-        channels, latents = 3, []
-        for level in range(1, self.config.levels + 1):
-            channels *= 4
-            if level <= len(self.splits) or level == self.config.levels:
-                finished = channels // 2 if level <= len(self.splits) else channels
-                latents.append(condition.new_zeros(len(condition), finished, height >> level, width >> level))
-                channels -= finished
-        latents = [temperature * noise_like(latent, generator) for latent in latents]
+        latents = self.draw_noise(len(condition), height, width, generator=generator)
+        latents = [temperature * latent.to(condition) for latent in latents]
+        noise = self.draw_noise(len(condition), height, width, generator=generator)
 
-        def moved(shift, latent, context):
+        def moved(level, latent, context):
             if domain != DEGRADED:
                 return latent
-            return shift.transport(latent, context, temperature=temperature, generator=generator)
+            return self.shifts[level].transport(latent, noise[level].to(latent), context, temperature=temperature)
 
         drawn = self._inverse(latents, self._features(condition, height, width), moved)
         if self.config.domain_normalisation and domain == DEGRADED:

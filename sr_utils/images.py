@@ -158,8 +158,13 @@ def quantize(image: torch.Tensor) -> torch.Tensor:
     return image.clamp(0, 1).mul(255).round().div(255)
 
 
+def to_bytes(image: torch.Tensor) -> torch.Tensor:
+    """The 256 levels of an 8-bit file, of an image in [0, 1]; an image of bytes already stays as it is."""
+    return image if image.dtype == torch.uint8 else image.clamp(0, 1).mul_(255).round_().byte()
+
+
 def save_image(image: torch.Tensor, path: str | os.PathLike) -> None:
-    """Write a tensor (3, H, W) in [0, 1] as an 8-bit RGB PNG, clamped, rounded, atomically.
+    """Write a tensor (3, H, W) in [0, 1], or of bytes, as an 8-bit RGB PNG, clamped, rounded, atomically.
 
     Raises:
         ValueError: the shape is not (3, H, W), a pixel is not finite, or the name does not end in .png.
@@ -170,9 +175,9 @@ def save_image(image: torch.Tensor, path: str | os.PathLike) -> None:
         raise ValueError(f"save_image needs a tensor (3, H, W), not {tuple(image.shape)}.")
     if path.suffix.lower() != ".png":
         raise ValueError(f"save_image writes PNG files only, and {path.name} does not end in .png.")
-    if not torch.isfinite(image).all():
+    if image.is_floating_point() and not torch.isfinite(image).all():
         raise ValueError(f"The image for {path} holds NaN or infinite pixels.")
-    array = quantize(image.detach().cpu().float()).mul(255).round().byte().permute(1, 2, 0).numpy()
+    array = to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy()
     encoded = cv2.imencode(".png", np.ascontiguousarray(array[..., ::-1]))[1]
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())

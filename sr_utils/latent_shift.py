@@ -1,7 +1,8 @@
 """What degradation does to a latent: the published constant shift, and one that looks where it is.
 
 Both give the density of a degraded latent, for training, and move a clean latent to a degraded one, for
-translation. In what follows z is one position's vector of C channels, N(0, I) where the image is clean.
+translation, with standard normal noise of the latent's shape. In what follows z is one position's vector of C
+channels, N(0, I) where the image is clean.
 
 **Constant** (DeFlow, eq. 8-9): z_y = z_x + u with u ~ N(mu, M Mᵀ) independent of z_x and the same at every
 position, hence z_y ~ N(mu, I + M Mᵀ). Two things it cannot say. Variance only grows, so blur, which takes detail
@@ -48,19 +49,11 @@ def standard_log_prob(z: Tensor) -> Tensor:
     return -0.5 * sum_image(z.square()) - 0.5 * z[0].numel() * math.log(2 * math.pi)
 
 
-def _posterior(
-    rotated: Tensor, mean: Tensor, variance: Tensor, *, temperature: float, generator: torch.Generator | None
-) -> Tensor:
+def _posterior(rotated: Tensor, mean: Tensor, variance: Tensor, noise: Tensor, temperature: float) -> Tensor:
     """A draw of the clean latent along the eigenvectors, given the degraded one; see the module's text."""
     kept = variance.clamp(max=1).sqrt()
     deviation = (1 - kept.square() / variance).clamp(min=0).sqrt()
-    noise = noise_like(rotated, generator)
     return kept * (rotated - mean) / variance + temperature * deviation * noise
-
-
-def noise_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise of a latent's shape, drawn on the CPU so that it is the same on every device."""
-    return torch.randn(z.shape, generator=generator, dtype=z.dtype, device="cpu").to(z.device)
 
 
 class ConstantShift(nn.Module):
@@ -97,15 +90,10 @@ class ConstantShift(nn.Module):
         return -0.5 * squared - positions * torch.log(torch.diagonal(lower)).sum() - constant
 
     def transport(
-        self,
-        z: Tensor,
-        context: Tensor | None = None,
-        *,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, noise: Tensor, context: Tensor | None = None, *, temperature: float = 1.0
     ) -> Tensor:
         """A degraded latent for a clean one: z + u. Temperature scales the deviation of u, not its mean."""
-        coloured = torch.einsum("ij,njhw->nihw", self.factor, noise_like(z, generator))
+        coloured = torch.einsum("ij,njhw->nihw", self.factor, noise)
         return z + self.mean[:, None, None] + temperature * coloured
 
     def _eigen(self) -> tuple[Tensor, Tensor]:
@@ -116,19 +104,12 @@ class ConstantShift(nn.Module):
         return self._known_eigen[1]
 
     def transport_back(
-        self,
-        z: Tensor,
-        context: Tensor | None = None,
-        *,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, noise: Tensor, context: Tensor | None = None, *, temperature: float = 1.0
     ) -> Tensor:
         """A draw of the clean latent that became the degraded ``z``; temperature 0 gives the posterior's mean."""
         values, vectors = self._eigen()
         rotated = torch.einsum("ji,njhw->nihw", vectors, z - self.mean[:, None, None])
-        clean = _posterior(
-            rotated, torch.zeros_like(rotated), values[:, None, None], temperature=temperature, generator=generator
-        )
+        clean = _posterior(rotated, torch.zeros_like(rotated), values[:, None, None], noise, temperature)
         return torch.einsum("ij,njhw->nihw", vectors, clean)
 
 
@@ -184,33 +165,22 @@ class LocalShift(nn.Module):
         return standard_log_prob(standard) - 0.5 * sum_image(log_variance.expand_as(z))
 
     def transport(
-        self,
-        z: Tensor,
-        context: Tensor | None = None,
-        *,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, noise: Tensor, context: Tensor | None = None, *, temperature: float = 1.0
     ) -> Tensor:
         """A degraded latent for a clean one. Temperature scales the deviation of the noise, nothing else."""
         mean, log_variance = self.moments(context)
         variance, rotation = log_variance.exp(), self.rotation()
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
-        noise = noise_like(z, generator)
         kept, added = variance.clamp(max=1).sqrt(), (variance - 1).clamp(min=0).sqrt()
         moved = mean + kept * rotated + temperature * added * noise
         return torch.einsum("ij,njhw->nihw", rotation, moved)
 
     def transport_back(
-        self,
-        z: Tensor,
-        context: Tensor | None = None,
-        *,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, noise: Tensor, context: Tensor | None = None, *, temperature: float = 1.0
     ) -> Tensor:
         """A draw of the clean latent that became the degraded ``z``; temperature 0 gives the posterior's mean."""
         mean, log_variance = self.moments(context)
         rotation = self.rotation()
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
-        clean = _posterior(rotated, mean, log_variance.exp(), temperature=temperature, generator=generator)
+        clean = _posterior(rotated, mean, log_variance.exp(), noise, temperature)
         return torch.einsum("ij,njhw->nihw", rotation, clean)

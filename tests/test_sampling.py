@@ -1,12 +1,15 @@
 """Whole photographs through trained models: any size, tiles without seams, pairs that continue."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from sr_utils.checkpoints import save_model
+from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
-from sr_utils.images import save_image
+from sr_utils.images import load_image, save_image
 from sr_utils.sampling import (
     Calibration,
     calibrate_temperature,
@@ -16,6 +19,10 @@ from sr_utils.sampling import (
     tiles,
     translate_image,
 )
+
+REPOSITORY = Path(__file__).parent.parent
+CHECKPOINT = REPOSITORY / "checkpoints" / "base_deflow.safetensors"
+PHOTOGRAPH = REPOSITORY / "data" / "clean" / "bee.png"
 
 
 @pytest.fixture
@@ -46,6 +53,25 @@ def test_tiles_cover_a_side_once(length):
         assert 0 <= start <= keep_from < keep_to <= stop <= length and stop - start <= 256
         covered += range(keep_from, keep_to)
     assert covered == list(range(length))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(256, 416), (250, 301)])
+def test_tiled_translation_equals_whole(size):
+    model = load_model(CHECKPOINT, DeFlow).eval()
+    image = load_image(PHOTOGRAPH)[:, : size[0], : size[1]]
+    whole = translate_image(model, image, seed=5)
+    tiled = translate_image(model, image, seed=5, tile=240, overlap=96)
+    difference = (255 * (tiled - whole)).abs()
+    # The results are rounded to 8 bits: where two values are a hundredth apart, one in a hundred rounds otherwise.
+    assert difference.max() <= 1.01 and (difference > 0.5).float().mean() < 0.01
+    assert not torch.equal(translate_image(model, image, seed=5, tile=240, overlap=0), whole)
+
+
+@pytest.mark.parametrize("tile,overlap", [(100, 16), (96, 20), (64, 32)])
+def test_tiles_that_do_not_fit_are_one_sentence(flow, tile, overlap):
+    with pytest.raises(UserError, match=f"tile={tile} and overlap={overlap} do not fit: give multiples of 8"):
+        translate_image(flow, torch.rand(3, 128, 128), tile=tile, overlap=overlap)
 
 
 @torch.no_grad()

@@ -1,0 +1,43 @@
+"""The speed benchmark, at sizes that take seconds: it measures both forms and writes the shape that checks read."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks import speed
+from benchmarks.speed import Speed
+
+SMALL = {"steps": 1, "blocks": 2, "patch": 32, "side": 64, "repeats": 1}
+
+
+def test_both_forms_are_the_same_model_and_do_the_same_work():
+    settings = Speed(**SMALL)
+    models = speed.models(settings)
+    images, condition, domain = speed.training_batch(settings)
+    plain, ours = (models[name].eval()(images, condition, domain) for name in ("plain", "ours"))
+    torch.testing.assert_close(plain, ours, rtol=1e-5, atol=1e-5)
+
+
+def test_seconds_are_taken_by_turns_and_the_first_run_is_left_out():
+    order = []
+    seconds = speed.seconds_by_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
+    assert order == ["a", "b"] * 3 and [len(runs) for runs in seconds.values()] == [2, 2]
+
+
+def test_multiplications_of_a_product_are_counted():
+    one, other = torch.rand(4, 5), torch.rand(5, 6)
+    assert speed.multiplications(lambda: one @ other) == 4 * 5 * 6
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_the_benchmark_writes_its_rows(tmp_path):
+    path = tmp_path / "speed.json"
+    speed.main(Speed(**SMALL, output=path))
+    written = json.loads(path.read_text())
+    assert [row["method"] for row in written["rows"]] == ["train_step", "translate_512"]
+    for row in written["rows"]:
+        assert row["speedup"] > 0 and 0 < row["peak_memory_ratio"] < 2 and 0 < row["multiplications_ratio"] < 1
+        assert 0 < row["ours_share_of_peak"] < 1.5
+    assert {"profile", "seed", "commit", "device", "seconds"} <= written["provenance"].keys()
