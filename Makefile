@@ -9,11 +9,12 @@ VENV := .venv/bin/python
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test lint lab publish clean
+.PHONY: help setup report test bench lint lab publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
+	@echo 'make bench     measure speed, memory and the floor of fidelity; an hour, with nothing else running'
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make lint      run ruff'
 	@echo 'make publish   put the run of PROFILE into notebooks/, figures/ and README.md'
@@ -38,6 +39,10 @@ report: $(READY)
 
 test: $(READY)
 	@"$(VENV)" -m pytest $(ARGS)
+
+bench: $(READY)
+	@"$(VENV)" -m benchmarks.oracle
+	@"$(VENV)" -m benchmarks.speed $(ARGS)
 
 lint: $(READY)
 	@"$(VENV)" -m ruff check .

@@ -145,7 +145,7 @@ class PlainEncoder(nn.Module):
     ----------
     features, growth, blocks: sizes of the RRDBs.
     stacked_blocks: indices of the RRDBs whose outputs are stacked onto every level's features.
-    condition_factor: h is smaller than the image by this, 4 or 8.
+    condition_factor: h is smaller than the image by this.
     """
 
     def __init__(self, features: int, growth: int, blocks: int, stacked_blocks: tuple[int, ...], condition_factor: int):
@@ -166,8 +166,8 @@ class PlainEncoder(nn.Module):
                 stacked.append(x)
         x = x + self.after_trunk(x)
         by_size = {tuple(x.shape[2:]): x}
-        height, width = x.shape[2] // 2, x.shape[3] // 2
-        by_size[height, width] = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+        for height, width in (size for size in sizes if size[0] < x.shape[2]):
+            by_size[height, width] = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
         for conv in self.upsampled:
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2.0, mode="nearest")), 0.2)
             by_size[tuple(x.shape[2:])] = x

@@ -1,6 +1,7 @@
-"""How fast is the published form beside its plain twin? One process, steps in turn, ratios of medians.
+"""How fast is the published form beside its plain twin, and how much memory does a large photograph take?
 
-`python -m benchmarks.speed` writes figures/metrics/speed.json. Nothing else should run on the machine meanwhile.
+`python -m benchmarks.speed` writes figures/metrics/speed.json: ratios of medians of one process, both forms by turns.
+Nothing else should run on the machine meanwhile.
 
 Reference: Wolf et al., "DeFlow", CVPR 2021; the sizes are those of the released AIM-RWSR model, batch 2.
 """
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ from benchmarks.plain_deflow import PlainDeFlow
 from sr_utils.course import describe_machine
 from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of
 from sr_utils.evaluate import write_metrics
-from sr_utils.repository import resolve
+from sr_utils.images import save_image
+from sr_utils.repository import repository_root, resolve
+from sr_utils.sampling import restore_folder, translate_folder
+from sr_utils.weights import load_deflow, load_esrgan
 
 FORMS = {"plain": PlainDeFlow, "ours": DeFlow}
 
@@ -43,6 +48,8 @@ class Speed:
     """Of the image that is translated."""
     repeats: int = 5
     """Timed runs of each form; the median counts."""
+    large: tuple[int, int] = (4000, 6000)
+    """Height and width of the photograph that is translated and restored in tiles."""
     output: Path = Path("figures/metrics/speed.json")
 
     def config(self) -> DeFlowConfig:
@@ -132,22 +139,47 @@ def peak_multiplications_per_second(*, side: int = 2048, repeats: int = 10) -> f
     return side**3 / min(seconds)
 
 
-def peak_megabytes(form: str, work: str, speed: Speed) -> float:
-    """Peak resident memory of a fresh process that builds one form and does the work twice (Linux)."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_of_this_process, (form, work, asdict(speed)))
+def peak_megabytes(function: Callable[..., None], *arguments: Any) -> float:
+    """Peak resident memory of a fresh process that does nothing but call ``function`` (Linux)."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_of_this_process, (function, arguments))
 
 
-def _peak_of_this_process(form: str, work: str, settings: dict[str, Any]) -> float:
-    speed = Speed(**settings)
+def _peak_of_this_process(function: Callable[..., None], arguments: tuple) -> float:
+    function(*arguments)
+    # Not getrusage: what a process was forked from counts there.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def work_twice(form: str, work: str, speed: Speed) -> None:
+    """Build one form and do the work twice."""
     torch.manual_seed(0)
     function = WORK[work](FORMS[form](speed.config()).train(), speed)
     for _ in range(2):
         function()
-    # Not getrusage: what a process was forked from counts there.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def process_large(command: str, photograph: Path, folder: Path) -> None:
+    """What the commands translate and restore do with one photograph and the base checkpoints."""
+    checkpoints = repository_root() / "checkpoints"
+    if command == "translate":
+        translate_folder(load_deflow(checkpoints / "base_deflow.safetensors"), [photograph], folder)
+    else:
+        restore_folder(load_esrgan(checkpoints / "base_esrgan_x2.safetensors"), [photograph], folder)
+
+
+def large_photograph(speed: Speed) -> list[dict[str, Any]]:
+    """Peak memory of translating and of restoring, at x2, a photograph of ``large`` pixels, files included."""
+    height, width = speed.large
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        photograph = Path(folder) / "large.png"
+        save_image(smooth_images(1, max(speed.large))[0, :, :height, :width], photograph)
+        for command in ("translate", "restore"):
+            megabytes = peak_megabytes(process_large, command, photograph, Path(folder) / command)
+            rows.append({"method": f"{command}_large", "peak_megabytes": megabytes, "megapixels": height * width / 1e6})
+    return rows
 
 
 def compare(work: str, speed: Speed, peak: float) -> dict[str, Any]:
@@ -156,7 +188,7 @@ def compare(work: str, speed: Speed, peak: float) -> dict[str, Any]:
     seconds = {name: statistics.median(runs) for name, runs in seconds_by_turns(functions, speed.repeats).items()}
     counts = {name: multiplications(function) for name, function in functions.items()}
     del functions
-    memory = {form: peak_megabytes(form, work, speed) for form in FORMS}
+    memory = {form: peak_megabytes(work_twice, form, work, speed) for form in FORMS}
     row = {"method": work, "speedup": seconds["plain"] / seconds["ours"]}
     row["peak_memory_ratio"] = memory["ours"] / memory["plain"]
     row["multiplications_ratio"] = counts["ours"] / counts["plain"]
@@ -172,9 +204,10 @@ def main(speed: Speed) -> None:
     begun = time.monotonic()
     peak = peak_multiplications_per_second()
     rows = []
-    for work in WORK:
-        rows.append(compare(work, speed, peak))
-        print(", ".join(f"{name} {value:.3g}" if name != "method" else value for name, value in rows[-1].items()))
+    for row in (*(compare(work, speed, peak) for work in WORK), *large_photograph(speed)):
+        rows.append(row)
+        numbers = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if name != "method")
+        print(f"{row['method']}: {numbers}", flush=True)
     sizes = {"steps": speed.steps, "blocks": speed.blocks, "patch": speed.patch, "batch": speed.batch}
     provenance = {"profile": "bench", "seed": 0, **describe_machine(), "seconds": round(time.monotonic() - begun, 1)}
     write_metrics(resolve(speed.output), provenance | sizes | {"peak_multiplications_per_second": peak}, rows)

@@ -37,6 +37,9 @@ from sr_utils.published_layers import PublishedFlowStep, PublishedSplit
 __all__ = ["CLEAN", "DEGRADED", "DeFlow", "DeFlowConfig", "condition_of", "load_official", "official_config"]
 
 
+CLIPPED_SHARE = 0.05
+"""Largest share of values that domain normalisation may take out of range."""
+
 Features = Tensor | LevelFeatures
 """Features of one level: a map in the compact form."""
 
@@ -118,11 +121,27 @@ class DeFlow(nn.Module):
         return [value for name, value in self.shifts.named_parameters() if ".local." not in name]
 
     def set_domain_statistics(self, clean: list[Tensor], degraded: list[Tensor]) -> None:
-        """Measure each domain's channel mean and deviation from images (3, H, W), for the normalisation switch."""
-        for domain, images in ((CLEAN, clean), (DEGRADED, degraded)):
-            pixels = torch.cat([image.flatten(1) for image in images], dim=1)
-            self.domain_mean[domain] = pixels.mean(1)
-            self.domain_deviation[domain] = pixels.std(1)
+        """Measure each domain's channel mean and deviation from images (3, H, W), for the normalisation switch.
+
+        Raises
+        ------
+        UserError: the switch is on, and more than `CLIPPED_SHARE` of the values of one domain, taken to the other's
+            statistics, would lie outside [0, 1]: a file could not hold them.
+        """
+        pixels = [torch.cat([image.flatten(1) for image in images], dim=1) for images in (clean, degraded)]
+        for domain in (CLEAN, DEGRADED):
+            self.domain_mean[domain] = pixels[domain].mean(1)
+            self.domain_deviation[domain] = pixels[domain].std(1)
+        if self.config.domain_normalisation:
+            scale, offset = (part.flatten(1).cpu() for part in self._normalisation())
+            there = pixels[DEGRADED] * scale + offset
+            back = (pixels[CLEAN] - offset) / scale
+            outside = max(((part < 0) | (part > 1) | part.isnan()).float().mean().item() for part in (there, back))
+            if outside > CLIPPED_SHARE:
+                raise UserError(
+                    f"domain_normalisation would push {100 * outside:.0f} % of the values out of range, so different "
+                    "are the two sets' colours: turn it off, or choose clean images that are more alike."
+                )
 
     def _normalisation(self) -> tuple[Tensor, Tensor]:
         """Scale and offset, (3, 1, 1) each, that take a degraded image to the clean domain's statistics."""

@@ -23,7 +23,7 @@ class PublishedEncoder(nn.Module):
     ----------
     features, growth, blocks: sizes of the RRDBs.
     stacked_blocks: indices of the RRDBs whose outputs are stacked onto every level's features.
-    condition_factor: h is smaller than the image by this, 4 or 8.
+    condition_factor: h is smaller than the image by this: 4 or 8 as released, or 1 or 2.
     checkpointing: compute every RRDB again in the backward pass instead of keeping what is inside.
     """
 
@@ -55,8 +55,8 @@ class PublishedEncoder(nn.Module):
                 stacked.append(x)
         x = x + self.after_trunk(x)
         by_size = {tuple(x.shape[2:]): x}
-        height, width = x.shape[2] // 2, x.shape[3] // 2
-        by_size[height, width] = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+        for height, width in (size for size in sizes if size[0] < x.shape[2]):
+            by_size[height, width] = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
         for conv in self.upsampled:
             x = F.leaky_relu(conv_of_upsampled(x, conv.weight, 2) + conv.bias[:, None, None], 0.2)
             by_size[tuple(x.shape[2:])] = x

@@ -178,6 +178,20 @@ def test_an_unknown_shift_is_one_sentence():
         DeFlowConfig(shift="moving")
 
 
+@pytest.mark.parametrize("level,told", [(0.05, True), (0.45, False)])
+def test_a_normalisation_that_would_clip_is_refused(level, told):
+    clean = [0.3 + 0.4 * torch.rand(3, 32, 32)]
+    degraded = [level + 0.1 * torch.rand(3, 32, 32)]
+    degraded[0][:, :4] = 0.9 if told else level
+    model = DeFlow(replace(SMALL, domain_normalisation=True))
+    if told:
+        with pytest.raises(UserError, match="would push .* of the values out of range.*turn it off"):
+            model.set_domain_statistics(clean, degraded)
+        DeFlow(SMALL).set_domain_statistics(clean, degraded)
+    else:
+        model.set_domain_statistics(clean, degraded)
+
+
 def test_domain_normalisation_matches_statistics_and_stays_a_density(image):
     config = replace(SMALL, domain_normalisation=True)
     model = random_model(config)

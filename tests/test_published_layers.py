@@ -186,6 +186,16 @@ def test_the_plain_twin_gives_the_same_numbers(scale, stacked, size, dtype, tole
     assert distance(*translated) < tolerance
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_condition_larger_than_the_coarse_levels_is_no_trouble(scale):
+    fast, plain = moved(*twins(scale=scale))
+    image, condition, domain = batch(fast.config, 40, 24, torch.float64)
+    assert distance(fast(image, condition, domain), plain(image, condition, domain)) < 1e-10
+    with torch.no_grad():
+        decoded = fast.decode(fast.encode(image, condition), condition)
+    assert (decoded - image).abs().max() < 1e-9
+
+
 @pytest.mark.parametrize("scale", [4, 8])
 def test_the_plain_twin_gives_the_same_numbers_with_the_local_shift(scale):
     fast, plain = moved(*twins(scale=scale, shift="local"))

@@ -1,0 +1,91 @@
+"""Score a learned degradation on task 1: the same clean scenes, degraded by it and by the real camera.
+
+Only here, after everything is learned, are task 1's ground truths opened for the degradation: shrunk to the inputs'
+size they are the clean images behind them, and input less clean is the real residual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sr_utils import fidelity
+from sr_utils.datasets import DataRoot
+from sr_utils.files import checksum, read_json
+from sr_utils.images import crop_to_multiple, imresize, load_image, quantize
+from sr_utils.residual_distances import (
+    akld,
+    classifier_auc,
+    histogram_divergence,
+    sliced_wasserstein,
+    spectrum_distance,
+)
+
+
+@dataclass(frozen=True)
+class TaskPairs:
+    """Clean images of task 1 at the inputs' size, and the inputs: both (N, 3, H, W), 8-bit levels in [0, 1]."""
+
+    clean: Tensor
+    degraded: Tensor
+
+    @property
+    def residual(self) -> Tensor:
+        """What the real degradation did, (N, 3, H, W)."""
+        return self.degraded - self.clean
+
+
+def task_pairs(data: DataRoot, *, limit: int | None = None) -> TaskPairs:
+    """The pairs of task 1, cut to the largest rectangle that all of them have; ``limit`` takes only the first."""
+    clean, degraded = [], []
+    for input_path, truth_path in data.pairs[:limit]:
+        degraded.append(load_image(input_path))
+        truth = crop_to_multiple(load_image(truth_path), data.scale, name=str(truth_path))
+        clean.append(truth if data.scale == 1 else quantize(imresize(truth, 1 / data.scale)))
+    height, width = (min(image.shape[axis] for image in degraded) for axis in (1, 2))
+    return TaskPairs(*(torch.stack([image[:, :height, :width] for image in images]) for images in (clean, degraded)))
+
+
+def score_degradation(generated: Tensor, pairs: TaskPairs, *, steps: int = 400, seed: int = 0) -> dict[str, float]:
+    """All fidelity measures of generated images (N, 3, H, W) of the very scenes of ``pairs``.
+
+    ``steps`` is how long the classifier of `residual_distances.classifier_auc` trains. ``deviation``, in grey levels,
+    and the two correlations are of the generated residuals alone, to be compared with the real ones'.
+    """
+    residual, real = generated - pairs.clean, pairs.residual
+    powers = [fidelity.radial_spectrum(fidelity.to_patches(list(each)))[1] for each in (residual, real)]
+    return {
+        "akld": akld(residual, real),
+        "auc": classifier_auc(residual, real, steps=steps, seed=seed),
+        "histogram_divergence": histogram_divergence(residual, real),
+        "sliced_wasserstein": sliced_wasserstein(residual, real, seed=seed),
+        "spectrum_distance": spectrum_distance(*powers),
+        **describe_residual(residual),
+    }
+
+
+def describe_residual(residual: Tensor) -> dict[str, float]:
+    """Deviation in grey levels, correlation between channels and with the next pixel, of residuals (N, 3, H, W)."""
+    return {
+        "deviation": 255 * residual.std().item(),
+        "channel_correlation": fidelity.residual_statistics(residual)["channel_correlation"],
+        "neighbour_correlation": fidelity.neighbour_correlation(residual, reach=1)[1, 2].item(),
+    }
+
+
+def floor_provenance(data: DataRoot) -> dict[str, str]:
+    """Which pairs a floor was measured on."""
+    return {"pairs": checksum([path for pair in data.pairs for path in pair])}
+
+
+def known_floor(path: Path, data: DataRoot) -> dict[str, Any] | None:
+    """The row of a second real shot, if ``path`` has one of these very pairs; else None."""
+    if not path.is_file():
+        return None
+    written = read_json(path)
+    same = written.get("provenance", {}).get("pairs") == floor_provenance(data)["pairs"]
+    return written["rows"][0] if same else None

@@ -1,0 +1,58 @@
+"""Scores of a generated degradation on task 1's pairs, and the floor that is only believed of the same pairs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sr_utils.datasets import open_data_root
+from sr_utils.degradation_scores import floor_provenance, known_floor, score_degradation, task_pairs
+from sr_utils.images import imresize, load_image, quantize, save_image
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return task_pairs(open_data_root(DATA), limit=16)
+
+
+def test_pairs_are_the_shrunk_truths_and_the_inputs(pairs):
+    assert pairs.clean.shape == pairs.degraded.shape == (16, 3, 256, 256)
+    first = open_data_root(DATA).pairs[0]
+    assert torch.equal(pairs.degraded[0], load_image(first[0]))
+    assert torch.equal(pairs.clean[0], quantize(imresize(load_image(first[1]), 0.5)))
+
+
+def test_pairs_of_different_sizes_are_cut_to_what_they_share(tmp_path):
+    for name, size in (("a", (40, 64)), ("b", (48, 56))):
+        save_image(torch.rand(3, *size), tmp_path / "task1" / "Input" / f"{name}.png")
+        save_image(torch.rand(3, *(4 * side for side in size)), tmp_path / "task1" / "GroundTruth" / f"{name}.png")
+    found = task_pairs(open_data_root(tmp_path))
+    assert found.clean.shape == found.degraded.shape == (2, 3, 40, 56)
+
+
+def test_the_real_images_themselves_are_at_no_distance(pairs):
+    scores = score_degradation(pairs.degraded, pairs, steps=20)
+    assert scores["akld"] == pytest.approx(0) and scores["sliced_wasserstein"] == 0
+    assert scores["histogram_divergence"] == 0 and scores["spectrum_distance"] == 0
+    assert scores["auc"] == 0.5
+
+
+def test_white_noise_is_told_apart_by_every_measure(pairs):
+    generator = torch.Generator().manual_seed(0)
+    noise = pairs.residual.std() * torch.randn(pairs.clean.shape, generator=generator)
+    scores = score_degradation(quantize(pairs.clean + noise), pairs, steps=60)
+    assert scores["auc"] > 0.95 and scores["spectrum_distance"] > 2 and scores["akld"] > 0.2
+    assert abs(scores["neighbour_correlation"]) < 0.05 and abs(scores["channel_correlation"]) < 0.05
+
+
+def test_a_floor_counts_only_for_the_pairs_it_was_measured_on(tmp_path):
+    data, path = open_data_root(DATA), tmp_path / "floor.json"
+    assert known_floor(path, data) is None
+    row = {"method": "real_vs_real", "akld": 0.1}
+    path.write_text(json.dumps({"provenance": floor_provenance(data), "rows": [row]}))
+    assert known_floor(path, data) == row
+    path.write_text(json.dumps({"provenance": {"pairs": "other"}, "rows": [row]}))
+    assert known_floor(path, data) is None
