@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from sr_utils.deflow_config import DEGRADED, DeFlowConfig
 from sr_utils.flow_layers import ActNorm, InvertibleConv1x1, squeeze, sum_image, unsqueeze
-from sr_utils.latent_shift import ConstantShift, LocalShift, standard_log_prob
+from sr_utils.latent_shift import ConstantShift, LatentNoise, LocalShift, standard_log_prob
 from sr_utils.published_layers import SPLIT_EPSILON
 from sr_utils.rrdb import RRDB
 
@@ -234,7 +234,7 @@ class PlainDeFlow(nn.Module):
             if generator is None:
                 return latent
             noise = torch.randn(latent.shape, generator=generator, dtype=latent.dtype)
-            return shift.transport(latent, noise, context)
+            return shift.transport(latent, LatentNoise(noise, torch.zeros(len(latent))), context)
 
         height, width = (side << len(self.steps) for side in latents[-1].shape[2:])
         features = self._features(condition, height, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -11,11 +12,15 @@ from sr_utils.rrdb import RRDB
 
 
 class ConditionEncoder(nn.Module):
-    """Features of h at each level's resolution: RRDB trunk at h's own size, then upsampling and projection."""
+    """Features of h at each level's resolution: RRDB trunk at h's own size, then upsampling and projection.
+
+    For the gain shift the last three channels are h itself, enlarged.
+    """
 
     def __init__(self, config: DeFlowConfig):
         super().__init__()
         self.checkpointing = config.checkpointing
+        self.with_condition = config.shift == "gain"
         width = config.features
         self.first = nn.Conv2d(3, width, 3, padding=1)
         self.trunk = nn.Sequential(*(RRDB(width, config.growth or width // 2) for _ in range(config.encoder_blocks)))
@@ -29,7 +34,12 @@ class ConditionEncoder(nn.Module):
         for block in self.trunk:
             x = checkpoint(block, x, use_reentrant=False) if self.checkpointing else block(x)
         encoded = first + x
-        return [
-            project(F.interpolate(encoded, size=size, mode="bilinear", align_corners=False))
-            for project, size in zip(self.projections, sizes, strict=True)
-        ]
+        features = []
+        for project, size in zip(self.projections, sizes, strict=True):
+            level = project(_resized(encoded, size))
+            features.append(torch.cat([level, _resized(condition, size)], dim=1) if self.with_condition else level)
+        return features
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -148,13 +148,16 @@ class PatchSampler:
     Args:
         images: tensors (3, H, W).
         patch: the patch's side in pixels.
+        grid: with a grid above 1, corners lie on its multiples and patches keep their orientation, so that what
+            repeats with it in an image, such as a colour filter or JPEG's blocks, repeats in the patches.
 
     Raises:
         UserError: there is no image, or one is smaller than the patch.
     """
 
-    def __init__(self, images: Sequence[torch.Tensor], patch: int, *, seed: int) -> None:
+    def __init__(self, images: Sequence[torch.Tensor], patch: int, *, seed: int, grid: int = 1) -> None:
         _check_images(images, patch)
+        self.grid = grid
         self.images = list(images)
         self.patch = patch
         self.areas = torch.tensor([image.shape[1] * image.shape[2] for image in images], dtype=torch.float64)
@@ -167,8 +170,10 @@ class PatchSampler:
             self.areas, batch, replacement=True, generator=self.generator
         ).tolist():
             image = self.images[index]
-            top, left = (self._integer(side - self.patch + 1) for side in image.shape[1:])
-            patches.append(_turn(_crop(image, top, left, self.patch), self._integer(8)))
+            places = (self._integer((side - self.patch) // self.grid + 1) for side in image.shape[1:])
+            top, left = (self.grid * place for place in places)
+            patch = _crop(image, top, left, self.patch)
+            patches.append(patch if self.grid > 1 else _turn(patch, self._integer(8)))
         return torch.stack(patches)
 
     def state(self) -> torch.Tensor:

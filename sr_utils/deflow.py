@@ -28,7 +28,8 @@ from sr_utils.condition_encoder import ConditionEncoder
 from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, official_config
 from sr_utils.errors import UserError
 from sr_utils.flow_layers import FlowStep, Split, squeeze, unsqueeze
-from sr_utils.latent_shift import ConstantShift, LocalShift, standard_log_prob
+from sr_utils.gain_shift import GainShift
+from sr_utils.latent_shift import ConstantShift, LatentNoise, LocalShift, Population
 from sr_utils.level_features import LevelFeatures
 from sr_utils.published_encoder import PublishedEncoder
 from sr_utils.published_keys import deflow_tensors
@@ -37,6 +38,8 @@ from sr_utils.published_layers import PublishedFlowStep, PublishedSplit
 __all__ = ["CLEAN", "DEGRADED", "DeFlow", "DeFlowConfig", "condition_of", "load_official", "official_config"]
 
 
+STRENGTHS = 5
+"""How many strengths of noise an image may have, in the gain shift."""
 CLIPPED_SHARE = 0.05
 """Largest share of values that domain normalisation may take out of range."""
 
@@ -50,7 +53,7 @@ def _unmoved(level: int, latent: Tensor, context: Tensor | None) -> Tensor:
 
 
 def _feature_channels(config: DeFlowConfig) -> int:
-    return config.features * (1 + len(config.stacked_blocks))
+    return config.features * (1 + len(config.stacked_blocks)) + (3 if config.shift == "gain" else 0)
 
 
 def _encoder(config: DeFlowConfig) -> nn.Module:
@@ -69,8 +72,8 @@ def _encoder(config: DeFlowConfig) -> nn.Module:
 def _steps(config: DeFlowConfig, channels: int) -> nn.ModuleList:
     """The flow steps of one level."""
     if config.form == "compact":
-        sizes = (channels, config.features, config.hidden, config.bound)
-        return nn.ModuleList(FlowStep(*sizes) for _ in range(config.steps))
+        sizes = (channels, _feature_channels(config), config.hidden, config.bound)
+        return nn.ModuleList(FlowStep(*sizes, additive=config.shift == "gain") for _ in range(config.steps))
     sizes = (channels, _feature_channels(config), config.hidden, config.epsilon)
     conditional = [False] * config.mixing_steps + [True] * config.steps
     return nn.ModuleList(PublishedFlowStep(*sizes, conditional=each) for each in conditional)
@@ -79,7 +82,8 @@ def _steps(config: DeFlowConfig, channels: int) -> nn.ModuleList:
 def _split(config: DeFlowConfig, channels: int) -> nn.Module:
     if config.form == "published":
         return PublishedSplit(channels)
-    return Split(channels, config.features, config.hidden, config.bound)
+    sizes = (channels, _feature_channels(config), config.hidden, config.bound)
+    return Split(*sizes, additive=config.shift == "gain")
 
 
 class DeFlow(nn.Module):
@@ -105,11 +109,14 @@ class DeFlow(nn.Module):
                 channels //= 2
             if level < splits or level == config.levels - 1:
                 self.shifts.append(self._new_shift(channels, coarsest=level == config.levels - 1))
+        self.population = Population(STRENGTHS if config.shift == "gain" else 1)
         self.register_buffer("domain_mean", torch.zeros(2, 3))
         self.register_buffer("domain_deviation", torch.ones(2, 3))
 
-    def _new_shift(self, channels: int, *, coarsest: bool) -> ConstantShift | LocalShift:
+    def _new_shift(self, channels: int, *, coarsest: bool) -> ConstantShift | LocalShift | GainShift:
         config = self.config
+        if config.shift == "gain":
+            return GainShift(channels, features=_feature_channels(config), hidden=config.hidden, coarsest=coarsest)
         if config.shift == "constant":
             return ConstantShift(channels, config.initial_shift)
         # The coarsest latent sees nothing: of h alone, it would learn what the two sets show, not how.
@@ -118,7 +125,9 @@ class DeFlow(nn.Module):
 
     def shift_constants(self) -> list[nn.Parameter]:
         """The parameters of the shifts that hold for all images; see `training.DeFlowTraining.shift_rate_factor`."""
-        return [value for name, value in self.shifts.named_parameters() if ".local." not in name]
+        names = {"mean", "factor", "turn", "log_variance", "log_gain", "log_noise"}
+        constants = [value for name, value in self.shifts.named_parameters() if name.split(".")[-1] in names]
+        return [value for value in (*constants, *self.population.parameters()) if value.requires_grad]
 
     def set_domain_statistics(self, clean: list[Tensor], degraded: list[Tensor]) -> None:
         """Measure each domain's channel mean and deviation from images (3, H, W), for the normalisation switch.
@@ -157,11 +166,16 @@ class DeFlow(nn.Module):
             return [level.remembering() for level in features]
         return features
 
-    def _context(self, z: Tensor, features: Features) -> Tensor | None:
-        """What the shift of a split looks at: what goes on, and the features; the constant shift at nothing."""
-        if self.config.shift == "constant":
+    def _context(self, z: Tensor | None, features: Features) -> Tensor | None:
+        """What the shift of a latent looks at; ``z`` is what goes on at a split, None at the end.
+
+        The gain shift looks at the features, the local shift at both, but at the end at nothing, the constant shift
+        at nothing at all.
+        """
+        if self.config.shift == "constant" or (self.config.shift == "local" and z is None):
             return None
-        return torch.cat([z, features if isinstance(features, Tensor) else features.maps()], dim=1)
+        maps = features if isinstance(features, Tensor) else features.maps()
+        return maps if self.config.shift == "gain" else torch.cat([z, maps], dim=1)
 
     def _step(self, step: nn.Module, z: Tensor, features: Features) -> tuple[Tensor, Tensor]:
         if self.config.checkpointing and torch.is_grad_enabled():
@@ -182,11 +196,11 @@ class DeFlow(nn.Module):
                 latents.append(finished)
                 contexts.append(self._context(z, features[level]))
                 log_det = log_det + split_log_det
-        return [*latents, z], [*contexts, None], log_det
+        return [*latents, z], [*contexts, self._context(None, features[-1])], log_det
 
     def _inverse(self, latents: list[Tensor], features: list[Features], moved: Callable[..., Tensor]) -> Tensor:
         """Decode from coarse to fine, with every latent first replaced by ``moved(its number, latent, context)``."""
-        z = moved(len(latents) - 1, latents[-1], None)
+        z = moved(len(latents) - 1, latents[-1], self._context(None, features[-1]))
         for level in reversed(range(len(self.steps))):
             if level < len(self.splits):
                 context = self._context(z, features[level])
@@ -224,13 +238,20 @@ class DeFlow(nn.Module):
             pixels = image.shape[2] * image.shape[3]
             likelihood = likelihood + (domain == DEGRADED) * pixels * scale.log().sum()
         latents, contexts, log_det = self._flow(image, self._features(condition, *image.shape[2:]))
-        likelihood = likelihood + log_det
-        for shift, latent, context in zip(self.shifts, latents, contexts, strict=True):
-            density = torch.where(domain == DEGRADED, shift.log_prob(latent, context), standard_log_prob(latent))
-            likelihood = likelihood + density
+        of_clean, of_degraded = self._log_probs(latents, contexts)
+        density = torch.where(domain == DEGRADED, self.population.over_strengths(of_degraded), of_clean)
+        likelihood = likelihood + log_det + density
         # The released code calls bits per pixel, of three values each, bits per dimension.
         units = dimensions // 3 if self.config.form == "published" else dimensions
         return -likelihood / (math.log(2) * units)
+
+    def _log_probs(self, latents: list[Tensor], contexts: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Log-densities of all latents: as a clean image's (N,), and as a degraded one's at each strength (N, S)."""
+        parts = [
+            shift.log_probs(latent, context, self.population)
+            for shift, latent, context in zip(self.shifts, latents, contexts, strict=True)
+        ]
+        return sum(clean for clean, _ in parts), sum(degraded for _, degraded in parts)
 
     def encode(self, image: Tensor, condition: Tensor) -> list[Tensor]:
         """Latents of an image (N, 3, H, W) under its condition, finest level first; no noise is added."""
@@ -246,11 +267,18 @@ class DeFlow(nn.Module):
         return self._flow(image, self._features(condition, *image.shape[2:]))[1]
 
     def draw_noise(
-        self, images: int, height: int, width: int, *, generator: torch.Generator | None = None
-    ) -> list[Tensor]:
-        """Standard normal noise of the shapes of the latents of ``images`` of this size, finest level first.
+        self,
+        images: int,
+        height: int,
+        width: int,
+        *,
+        generator: torch.Generator | None = None,
+        uniform: bool = False,
+    ) -> list[LatentNoise]:
+        """What chance decides about each latent of ``images`` of this size, finest level first.
 
-        Drawn on the CPU, coarsest level first, so that it is the same on every device.
+        Drawn on the CPU, so that it is the same on every device: first the strengths, then the coarsest level, and
+        ``uniform`` numbers, which `translate` does not need, after them.
         """
         channels, shapes = 3, []
         for level in range(1, self.config.levels + 1):
@@ -260,7 +288,13 @@ class DeFlow(nn.Module):
                 shapes.append((images, finished, height >> level, width >> level))
                 channels -= finished
         dtype = next(self.parameters()).dtype
-        return [torch.randn(shape, generator=generator, dtype=dtype) for shape in reversed(shapes)][::-1]
+        strength = self.population.draw(images, generator).to(dtype)
+        noise = []
+        for shape in reversed(shapes):
+            normal = torch.randn(shape, generator=generator, dtype=dtype)
+            chance = torch.rand(shape, generator=generator, dtype=dtype) if uniform else None
+            noise.append(LatentNoise(normal, strength, chance))
+        return noise[::-1]
 
     @torch.no_grad()
     def translate(
@@ -270,7 +304,7 @@ class DeFlow(nn.Module):
         *,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
-        noise: list[Tensor] | None = None,
+        noise: list[LatentNoise] | None = None,
     ) -> Tensor:
         """Degrade clean images: encode, move every latent to the degraded domain, decode (DeFlow, eq. 11).
 
@@ -307,11 +341,18 @@ class DeFlow(nn.Module):
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
             image, condition = image * scale + offset, condition * scale + offset
-        noise = self.draw_noise(len(image), *image.shape[2:], generator=generator)
         features = self._features(condition, *image.shape[2:], twice=True)
         latents, contexts, _ = self._flow(image, features)
+        strength = self.population.most_likely(self._log_probs(latents, contexts)[1])
+        noise = self.draw_noise(len(image), *image.shape[2:], generator=generator, uniform=True)
         clean = [
-            shift.transport_back(latent, each.to(latent), context, temperature=temperature)
+            shift.transport_back(
+                latent,
+                replace(each, log_strength=strength).to(latent),
+                context,
+                self.population,
+                temperature=temperature,
+            )
             for shift, latent, each, context in zip(self.shifts, latents, noise, contexts, strict=True)
         ]
         return self._inverse(clean, features, _unmoved)
@@ -329,16 +370,17 @@ class DeFlow(nn.Module):
             scale, offset = self._normalisation()
             condition = condition * scale + offset
         height, width = (side * self.config.condition_factor for side in condition.shape[2:])
-        latents = self.draw_noise(len(condition), height, width, generator=generator)
-        latents = [temperature * latent.to(condition) for latent in latents]
-        noise = self.draw_noise(len(condition), height, width, generator=generator)
+        of_clean = self.draw_noise(len(condition), height, width, generator=generator, uniform=True)
+        of_shift = self.draw_noise(len(condition), height, width, generator=generator)
 
-        def moved(level, latent, context):
+        def moved(level, noise, context):
+            shift, noise = self.shifts[level], noise.to(condition)
+            latent = temperature * shift.sample_clean(noise, context)
             if domain != DEGRADED:
                 return latent
-            return self.shifts[level].transport(latent, noise[level].to(latent), context, temperature=temperature)
+            return shift.transport(latent, of_shift[level].to(latent), context, temperature=temperature)
 
-        drawn = self._inverse(latents, self._features(condition, height, width), moved)
+        drawn = self._inverse(of_clean, self._features(condition, height, width), moved)
         if self.config.domain_normalisation and domain == DEGRADED:
             drawn = (drawn - offset) / scale
         return drawn

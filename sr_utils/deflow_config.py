@@ -37,10 +37,11 @@ class DeFlowConfig:
     """Levels of an image channel; training adds uniform noise of one level (dequantisation)."""
     bound: float = 1.0
     """Largest absolute log-scale of one affine layer."""
-    shift: Literal["constant", "local"] = "local"
-    """The published shift, the same everywhere, or one that follows the image's coarser part."""
+    shift: Literal["constant", "local", "gain"] = "gain"
+    """The published shift, the same everywhere; one that follows the image's coarser part; or a camera's gain and
+    noise, with additive couplings."""
     initial_shift: float = 0.5
-    """Deviation of the shift at the start of training; a constant shift that starts at 0 stays there."""
+    """Deviation of a constant or local shift at the start of training; a constant one that starts at 0 stays there."""
     form: Literal["compact", "published"] = "compact"
     """This package's layers, or the released ones, which are there to load released weights."""
     growth: int = 0
@@ -60,11 +61,13 @@ class DeFlowConfig:
     more time, the same numbers."""
 
     def __post_init__(self):
-        if self.shift not in ("constant", "local"):
-            raise UserError(f"shift {self.shift!r} is not known; choose constant or local.")
+        if self.shift not in ("constant", "local", "gain"):
+            raise UserError(f"shift {self.shift!r} is not known; choose constant, local or gain.")
         object.__setattr__(self, "stacked_blocks", tuple(self.stacked_blocks))  # a list, when read from a file
         if self.form not in ("compact", "published"):
             raise UserError(f"form {self.form!r} is not known; choose compact or published.")
+        if self.form == "published" and self.shift == "gain":
+            raise UserError("The published form has affine couplings, so shift='gain' does not suit it: choose local.")
 
     @classmethod
     def published(

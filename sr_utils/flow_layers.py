@@ -145,6 +145,16 @@ class AffineInjector(nn.Module):
         return z * (-log_scale).exp() - shift
 
 
+def _coupling_network(kept: int, features: int, hidden: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(kept + features, hidden, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(hidden, hidden, 1),
+        nn.SiLU(),
+        zero_conv(hidden, out_channels, 3),
+    )
+
+
 class AffineCoupling(nn.Module):
     """Scale and shift one half of the channels by functions of the other half and the condition.
 
@@ -154,13 +164,7 @@ class AffineCoupling(nn.Module):
     def __init__(self, channels: int, features: int, hidden: int, bound: float):
         super().__init__()
         self.bound = bound
-        self.network = nn.Sequential(
-            nn.Conv2d(channels // 2 + features, hidden, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(hidden, hidden, 1),
-            nn.SiLU(),
-            zero_conv(hidden, 2 * (channels - channels // 2), 3),
-        )
+        self.network = _coupling_network(channels // 2, features, hidden, 2 * (channels - channels // 2))
 
     def _log_scale_and_shift(self, kept: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = self.network(torch.cat([kept, features], dim=1)).chunk(2, dim=1)
@@ -177,40 +181,78 @@ class AffineCoupling(nn.Module):
         return torch.cat([kept, changed * (-log_scale).exp() - shift], dim=1)
 
 
-class FlowStep(nn.Module):
-    """Actnorm, 1x1 convolution, affine injector, affine coupling: one step of conditional Glow."""
+class AdditiveCoupling(nn.Module):
+    """Shift one half of the channels by a function of the other half and the condition; volume-preserving.
 
-    def __init__(self, channels: int, features: int, hidden: int, bound: float):
+    Having no scale, it cannot shrink a latent where the other half looks noisy, so noise of one strength has one
+    strength in latent space (Dinh, Krueger and Bengio, "NICE", 2014, eq. 4).
+    """
+
+    def __init__(self, channels: int, features: int, hidden: int):
+        super().__init__()
+        self.network = _coupling_network(channels // 2, features, hidden, channels - channels // 2)
+
+    def _moved(self, z: Tensor, features: Tensor, sign: int) -> Tensor:
+        kept, changed = z[:, : z.shape[1] // 2], z[:, z.shape[1] // 2 :]
+        return torch.cat([kept, changed + sign * self.network(torch.cat([kept, features], dim=1))], dim=1)
+
+    def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self._moved(z, features, 1), z.new_zeros(len(z))
+
+    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
+        return self._moved(z, features, -1)
+
+
+class FlowStep(nn.Module):
+    """Actnorm, 1x1 convolution, affine injector, affine coupling: one step of conditional Glow.
+
+    ``additive`` leaves the injector out and takes an additive coupling.
+    """
+
+    def __init__(self, channels: int, features: int, hidden: int, bound: float, *, additive: bool = False):
         super().__init__()
         self.actnorm = ActNorm(channels)
         self.mixing = InvertibleConv1x1(channels)
-        self.injector = AffineInjector(channels, features, hidden, bound)
-        self.coupling = AffineCoupling(channels, features, hidden, bound)
+        self.injector = None if additive else AffineInjector(channels, features, hidden, bound)
+        self.coupling = coupling(channels, features, hidden, bound, additive=additive)
 
     def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_det_actnorm = self.actnorm(z)
+        z, log_det = self.actnorm(z)
         z, log_det_mixing = self.mixing(z)
-        z, log_det_injector = self.injector(z, features)
+        log_det = log_det + log_det_mixing
+        if self.injector is not None:
+            z, log_det_injector = self.injector(z, features)
+            log_det = log_det + log_det_injector
         z, log_det_coupling = self.coupling(z, features)
-        return z, log_det_actnorm + log_det_mixing + log_det_injector + log_det_coupling
+        return z, log_det + log_det_coupling
 
     def inverse(self, z: Tensor, features: Tensor) -> Tensor:
         z = self.coupling.inverse(z, features)
-        z = self.injector.inverse(z, features)
+        if self.injector is not None:
+            z = self.injector.inverse(z, features)
         z = self.mixing.inverse(z)
         return self.actnorm.inverse(z)
 
 
-class Split(nn.Module):
-    """Factor out half of the channels, normalised by what the other half and the condition predict.
+def coupling(
+    channels: int, features: int, hidden: int, bound: float, *, additive: bool
+) -> AffineCoupling | AdditiveCoupling:
+    """A coupling of either kind; ``bound`` is of no use to an additive one."""
+    if additive:
+        return AdditiveCoupling(channels, features, hidden)
+    return AffineCoupling(channels, features, hidden, bound)
 
-    ``forward`` returns the half that goes on, the finished latent and log_det; the finished half is
-    standardised by a predicted mean and log-scale, so that a unit Gaussian is a fair model of it.
+
+class Split(nn.Module):
+    """Factor out half of the channels, standardised by what the other half and the condition predict.
+
+    ``forward`` returns the half that goes on, the finished latent and log_det; the finished half is less a
+    predicted mean and, unless ``additive``, over a predicted scale, so that a unit Gaussian is a fair model of it.
     """
 
-    def __init__(self, channels: int, features: int, hidden: int, bound: float):
+    def __init__(self, channels: int, features: int, hidden: int, bound: float, *, additive: bool = False):
         super().__init__()
-        self.coupling = AffineCoupling(channels, features, hidden, bound)
+        self.coupling = coupling(channels, features, hidden, bound, additive=additive)
 
     def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z, log_det = self.coupling(z, features)

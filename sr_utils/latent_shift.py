@@ -32,12 +32,74 @@ Reference: Wolf et al., "DeFlow", CVPR 2021, section 3.2.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sr_utils.flow_layers import bounded, sum_image, zero_conv
 
+
+@dataclass(frozen=True)
+class LatentNoise:
+    """What chance decides about one latent of N images."""
+
+    normal: Tensor
+    """Standard normal, of the latent's shape (N, C, H, W)."""
+    log_strength: Tensor
+    """(N,): logarithm of the noise's variance in each image, relative to the average image's."""
+    uniform: Tensor | None = None
+    """Uniform in [0, 1], of the latent's shape; needed to go back and to sample where densities are mixtures."""
+
+    def to(self, like: Tensor) -> LatentNoise:
+        """The same in the precision of ``like``, on its device."""
+        uniform = None if self.uniform is None else self.uniform.to(like)
+        return LatentNoise(self.normal.to(like), self.log_strength.to(like), uniform)
+
+
+class Population(nn.Module):
+    """What differs between images, or between the two sets, and is not a degradation's own: see `gain_shift`.
+
+    Parameters
+    ----------
+    strengths: how many strengths an image's noise may have; with 1 there is nothing to learn here.
+    """
+
+    def __init__(self, strengths: int):
+        super().__init__()
+        self.register_buffer("log_strengths", torch.zeros(1), persistent=False)
+        self.register_buffer("log_content", torch.zeros(()), persistent=False)
+        self.weights = None
+        if strengths > 1:
+            self.log_strengths = torch.linspace(-STRENGTH_RANGE, STRENGTH_RANGE, strengths)
+            self.weights = nn.Parameter(torch.zeros(strengths))
+            del self.log_content
+            self.log_content = nn.Parameter(torch.zeros(()))
+
+    def log_weights(self) -> Tensor:
+        """Logarithms of the probabilities of the strengths, (S,)."""
+        return self.log_strengths if self.weights is None else self.weights.log_softmax(0)
+
+    def over_strengths(self, log_prob: Tensor) -> Tensor:
+        """Log-density (N,) of images whose log-density at each strength is ``log_prob`` (N, S)."""
+        return torch.logsumexp(log_prob + self.log_weights(), dim=1)
+
+    def draw(self, images: int, generator: torch.Generator | None) -> Tensor:
+        """A log-strength for each image, (N,), drawn on the CPU."""
+        if self.weights is None:
+            return torch.zeros(images)
+        chosen = torch.multinomial(
+            self.log_weights().detach().exp().cpu(), images, replacement=True, generator=generator
+        )
+        return self.log_strengths.cpu()[chosen]
+
+    def most_likely(self, log_prob: Tensor) -> Tensor:
+        """The log-strength (N,) that explains each image best, given its log-density at each (N, S)."""
+        return self.log_strengths[(log_prob + self.log_weights()).argmax(1)]
+
+
+STRENGTH_RANGE = 1.2
+"""Log-strengths lie at most this far from 0: noise variances from 0.3 to 3.3 times the average image's."""
 MEAN_BOUND = 0.5
 """How far, in clean deviations, the context may move the mean: enough for a tone, too little for a content."""
 VARIANCE_BOUND = 2.0
@@ -56,7 +118,23 @@ def _posterior(rotated: Tensor, mean: Tensor, variance: Tensor, noise: Tensor, t
     return kept * (rotated - mean) / variance + temperature * deviation * noise
 
 
-class ConstantShift(nn.Module):
+class GaussianShift(nn.Module):
+    """A shift whose clean latents are standard normal; subclasses say how degraded ones are distributed."""
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density of degraded latents ``z`` (N, C, H, W); shape (N,)."""
+        raise NotImplementedError
+
+    def log_probs(self, z: Tensor, context: Tensor | None, population: Population) -> tuple[Tensor, Tensor]:
+        """Log-densities of latents: as clean ones (N,), and as degraded ones (N, 1)."""
+        return standard_log_prob(z), self.log_prob(z, context)[:, None]
+
+    def sample_clean(self, noise: LatentNoise, context: Tensor | None = None) -> Tensor:
+        """A clean latent."""
+        return noise.normal
+
+
+class ConstantShift(GaussianShift):
     """The published shift u ~ N(mu, M Mᵀ), the same at every position of every image (DeFlow, eq. 8-9).
 
     ``M`` must not start at zero: the gradient of I + M Mᵀ with respect to M is then exactly zero and the
@@ -90,10 +168,10 @@ class ConstantShift(nn.Module):
         return -0.5 * squared - positions * torch.log(torch.diagonal(lower)).sum() - constant
 
     def transport(
-        self, z: Tensor, noise: Tensor, context: Tensor | None = None, *, temperature: float = 1.0
+        self, z: Tensor, noise: LatentNoise, context: Tensor | None = None, *, temperature: float = 1.0
     ) -> Tensor:
         """A degraded latent for a clean one: z + u. Temperature scales the deviation of u, not its mean."""
-        coloured = torch.einsum("ij,njhw->nihw", self.factor, noise)
+        coloured = torch.einsum("ij,njhw->nihw", self.factor, noise.normal)
         return z + self.mean[:, None, None] + temperature * coloured
 
     def _eigen(self) -> tuple[Tensor, Tensor]:
@@ -104,16 +182,22 @@ class ConstantShift(nn.Module):
         return self._known_eigen[1]
 
     def transport_back(
-        self, z: Tensor, noise: Tensor, context: Tensor | None = None, *, temperature: float = 1.0
+        self,
+        z: Tensor,
+        noise: LatentNoise,
+        context: Tensor | None = None,
+        population: Population | None = None,
+        *,
+        temperature: float = 1.0,
     ) -> Tensor:
         """A draw of the clean latent that became the degraded ``z``; temperature 0 gives the posterior's mean."""
         values, vectors = self._eigen()
         rotated = torch.einsum("ji,njhw->nihw", vectors, z - self.mean[:, None, None])
-        clean = _posterior(rotated, torch.zeros_like(rotated), values[:, None, None], noise, temperature)
+        clean = _posterior(rotated, torch.zeros_like(rotated), values[:, None, None], noise.normal, temperature)
         return torch.einsum("ij,njhw->nihw", vectors, clean)
 
 
-class LocalShift(nn.Module):
+class LocalShift(GaussianShift):
     """Mean and variances that depend on the context, along learned directions; see the module's text.
 
     Parameters
@@ -165,22 +249,28 @@ class LocalShift(nn.Module):
         return standard_log_prob(standard) - 0.5 * sum_image(log_variance.expand_as(z))
 
     def transport(
-        self, z: Tensor, noise: Tensor, context: Tensor | None = None, *, temperature: float = 1.0
+        self, z: Tensor, noise: LatentNoise, context: Tensor | None = None, *, temperature: float = 1.0
     ) -> Tensor:
         """A degraded latent for a clean one. Temperature scales the deviation of the noise, nothing else."""
         mean, log_variance = self.moments(context)
         variance, rotation = log_variance.exp(), self.rotation()
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
         kept, added = variance.clamp(max=1).sqrt(), (variance - 1).clamp(min=0).sqrt()
-        moved = mean + kept * rotated + temperature * added * noise
+        moved = mean + kept * rotated + temperature * added * noise.normal
         return torch.einsum("ij,njhw->nihw", rotation, moved)
 
     def transport_back(
-        self, z: Tensor, noise: Tensor, context: Tensor | None = None, *, temperature: float = 1.0
+        self,
+        z: Tensor,
+        noise: LatentNoise,
+        context: Tensor | None = None,
+        population: Population | None = None,
+        *,
+        temperature: float = 1.0,
     ) -> Tensor:
         """A draw of the clean latent that became the degraded ``z``; temperature 0 gives the posterior's mean."""
         mean, log_variance = self.moments(context)
         rotation = self.rotation()
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
-        clean = _posterior(rotated, mean, log_variance.exp(), noise, temperature)
+        clean = _posterior(rotated, mean, log_variance.exp(), noise.normal, temperature)
         return torch.einsum("ij,njhw->nihw", rotation, clean)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,10 @@ def _translated_bytes(
                 _cut(padded[None], area, 1).to(device),
                 _cut(condition, area, model.config.condition_factor).to(device),
                 temperature=temperature,
-                noise=[_cut(each, area, padded.shape[1] // each.shape[2]) for each in noise],
+                noise=[
+                    replace(each, normal=_cut(each.normal, area, padded.shape[1] // each.normal.shape[2]))
+                    for each in noise
+                ],
             )
             kept = (keep_top - top, keep_bottom - top, keep_left - left, keep_right - left)
             degraded[:, keep_top:keep_bottom, keep_left:keep_right] = to_bytes(_cut(part, kept, 1)[0]).cpu()

@@ -40,6 +40,9 @@ class DeFlowTraining:
     batch: int = 16
     """Images a step; half of them clean, half degraded."""
     learning_rate: float = 5e-4
+    degraded_grid: int = 8
+    """Corners of degraded patches lie on multiples of this, and these patches are not turned: colour filters and JPEG
+    blocks have a grid and a direction. 1 takes patches from anywhere, in any orientation."""
     shift_rate_factor: float = 10.0
     """Learning rate of the shifts' own means and covariances relative to the rest. The flow is held to the clean
     domain's unit scale, where the degraded latents' deviation may be ten, so they have further to go than any weight
@@ -198,7 +201,7 @@ def train_deflow(
     optimiser = torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     samplers = {
         "clean": PatchSampler(clean, config.patch, seed=config.seed),
-        "degraded": PatchSampler(degraded, config.patch, seed=config.seed + 1),
+        "degraded": PatchSampler(degraded, config.patch, seed=config.seed + 1, grid=config.degraded_grid),
     }
     run = _Run(config, {"model": model, "average": average, "optimiser": optimiser}, samplers, state_path)
     run.resume()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sr_utils.latent_shift import ConstantShift, LocalShift, standard_log_prob
+from sr_utils.latent_shift import ConstantShift, LatentNoise, LocalShift, standard_log_prob
 
 
 def local_shift(channels=4, context_channels=3, spread=0.5):
@@ -26,8 +26,10 @@ def learn(shift, z, context=None, steps=400, rate=0.03):
         optimiser.step()
 
 
-def noise_like(z, generator):
-    return torch.randn(z.shape, generator=generator, dtype=z.dtype)
+def noise_like(z, generator=None):
+    """What chance decides about a latent; nothing without a generator."""
+    normal = torch.zeros_like(z) if generator is None else torch.randn(z.shape, generator=generator, dtype=z.dtype)
+    return LatentNoise(normal, torch.zeros(len(z), dtype=z.dtype))
 
 
 def moments_of(z):
@@ -124,7 +126,7 @@ def test_going_back_gives_a_standard_latent_again_and_is_bayes_rule(kind):
         torch.testing.assert_close(mean, torch.zeros(4).double(), atol=0.02, rtol=0)
         torch.testing.assert_close(covariance, torch.eye(4).double(), atol=0.02, rtol=0)
         # The posterior's mean is the best linear estimate, so a regression on the pairs must find it.
-        estimate = shift.transport_back(degraded, torch.zeros_like(z))
+        estimate = shift.transport_back(degraded, noise_like(z))
         flat = degraded.transpose(0, 1).flatten(1)
         design = torch.cat([flat, torch.ones_like(flat[:1])]).T
         fitted = design @ torch.linalg.lstsq(design, z.transpose(0, 1).flatten(1).T).solution
@@ -133,11 +135,11 @@ def test_going_back_gives_a_standard_latent_again_and_is_bayes_rule(kind):
 
 def test_the_eigenvectors_of_a_constant_shift_follow_its_matrix():
     shift, z = either_shift("constant"), torch.randn(1, 4, 3, 3, dtype=torch.float64)
-    before = shift.transport_back(z, torch.zeros_like(z))
+    before = shift.transport_back(z, noise_like(z))
     assert shift._eigen() is shift._eigen()
     with torch.no_grad():
         shift.factor.mul_(2.0)
-    assert not torch.equal(before, shift.transport_back(z, torch.zeros_like(z)))
+    assert not torch.equal(before, shift.transport_back(z, noise_like(z)))
 
 
 def test_the_local_density_is_that_of_a_full_gaussian_at_every_position():

@@ -1,0 +1,170 @@
+"""The degradation of a latent as a camera makes one: a gain for what is there, and noise for what is not.
+
+z is one position's vector of C latent channels and r = Qᵀ z its coordinates along learned directions, h the condition.
+Clean and degraded coordinates are tied by::
+
+    r_y = m + k r_x + a(b) e,   e ~ N(0, 1)
+
+with a gain k for each direction (blur, demosaicing and compression take detail away: k < 1) and noise whose deviation
+a depends on the local colour b of h (a sensor's noise depends on brightness). Translating is this one line: it needs
+no density at all.
+
+Learning it without pairs does. A single Gaussian a direction cannot tell gain from noise, as only k² σ² + a² shows.
+Where σ varies and is known, it can: noise is what is left where the scene is flat, gain what is missing where it is
+rough. So clean coordinates are a scale mixture of Gaussians whose weights and scales follow h (Portilla et al.)::
+
+    r_x | h ~ sum over j of w_j(h) N(0, σ_j²(h))
+    r_y | h ~ sum over j of w_j(h) N(m, c² k² σ_j²(h) + s a²(b))
+
+Two numbers more are for what is not degradation, and are left out when translating. c, the same for all levels and
+directions, says by how much one set's scenes are rougher than the other's; it can be told from k because the coarsest
+level has k = 1. s is the strength of the noise in one image relative to the others, from a small set of values with
+learned weights: no two photographs of one camera are equally noisy. It is drawn anew for every translated image.
+
+All this holds only if the flow itself does not rescale latents by what it sees of the noise, hence the additive
+couplings that this shift is used with. The likelihood is exact: sums of Gaussian densities.
+
+References
+----------
+Wolf et al., "DeFlow", CVPR 2021, section 3.2.
+Portilla, Strela, Wainwright and Simoncelli, "Image Denoising Using Scale Mixtures of Gaussians in the Wavelet
+Domain", IEEE Transactions on Image Processing, 2003, section II.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sr_utils.flow_layers import bounded, sum_image, zero_conv
+from sr_utils.latent_shift import LatentNoise, Population
+
+COMPONENTS = 4
+"""Gaussians in the mixture of one clean coordinate."""
+SMALLEST, LARGEST = -4.0, 1.5
+"""Log-variances of the first and the last of them at the start of training."""
+SCALE_BOUND = 3.0
+"""How far h may move a component's log-variance to either side."""
+TONE_BOUND = 2.0
+"""How far the colour of h may move the noise's log-variance to either side."""
+INITIAL_NOISE = -4.0
+"""Log-variance of the noise at the start: weak, so that what it explains has to be earned."""
+
+
+class GainShift(nn.Module):
+    """Gain and noise of one latent; see the module's text.
+
+    Parameters
+    ----------
+    channels: of the latent.
+    features: channels of the context, h's own three included.
+    coarsest: the gain stays 1.
+
+    The context of all methods is (N, features, H, W): features of h and, in the last three channels, h itself.
+    """
+
+    def __init__(self, channels: int, *, features: int, hidden: int, coarsest: bool):
+        super().__init__()
+        self.channels = channels
+        # A random start: along the axes, equal variances could hide a correlation from the gradient for ever.
+        self.turn = nn.Parameter(torch.randn(channels, channels) / math.sqrt(channels))
+        self.mean = nn.Parameter(torch.zeros(channels))
+        self.log_gain = nn.Parameter(torch.zeros(channels), requires_grad=not coarsest)
+        self.log_noise = nn.Parameter(torch.full((channels,), INITIAL_NOISE))
+        self.scales = nn.Sequential(
+            nn.Conv2d(features - 3, hidden, 3, padding=1), nn.SiLU(), zero_conv(hidden, 2 * channels * COMPONENTS, 1)
+        )
+        self.tone = nn.Sequential(nn.Conv2d(3, 16, 1), nn.SiLU(), zero_conv(16, channels, 1))
+        self.register_buffer("start", torch.linspace(SMALLEST, LARGEST, COMPONENTS))
+
+    def rotation(self) -> Tensor:
+        """Q = exp(A - Aᵀ), orthogonal, (C, C)."""
+        return torch.matrix_exp(self.turn - self.turn.T)
+
+    def mixture(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-weights and log-variances of the clean components, each (N, C, components, H, W)."""
+        raw = self.scales(context[:, :-3]).unflatten(1, (2, self.channels, COMPONENTS))
+        return raw[:, 0].log_softmax(2), self.start[:, None, None] + bounded(raw[:, 1], SCALE_BOUND)
+
+    def noise_log_variance(self, context: Tensor) -> Tensor:
+        """log a², (N, C, H, W), at strength 1."""
+        return self.log_noise[:, None, None] + bounded(self.tone(context[:, -3:] - 0.5), TONE_BOUND)
+
+    def log_probs(self, z: Tensor, context: Tensor, population: Population) -> tuple[Tensor, Tensor]:
+        """Log-densities of latents (N, C, H, W): as clean ones (N,), and as degraded ones at each strength (N, S)."""
+        log_weight, log_variance = self.mixture(context)
+        rotated = torch.einsum("ji,njhw->nihw", self.rotation(), z)
+        clean = _mixture_log_prob(rotated, log_weight, log_variance.exp())
+        centred = rotated - self.mean[:, None, None]
+        kept = (log_variance + 2 * (self.log_gain[:, None, None, None] + population.log_content)).exp()
+        noise = self.noise_log_variance(context).exp().unsqueeze(2)
+        variances = (kept + noise * each.exp() for each in population.log_strengths)
+        degraded = [_mixture_log_prob(centred, log_weight, variance) for variance in variances]
+        return clean, torch.stack(degraded, dim=1)
+
+    def transport(self, z: Tensor, noise: LatentNoise, context: Tensor, *, temperature: float = 1.0) -> Tensor:
+        """A degraded latent for a clean one. Temperature scales the noise."""
+        rotation = self.rotation()
+        rotated = torch.einsum("ji,njhw->nihw", rotation, z)
+        deviation = (0.5 * (self.noise_log_variance(context) + noise.log_strength[:, None, None, None])).exp()
+        moved = self.mean[:, None, None] + self.log_gain.exp()[:, None, None] * rotated
+        return torch.einsum("ij,njhw->nihw", rotation, moved + temperature * deviation * noise.normal)
+
+    def transport_back(
+        self, z: Tensor, noise: LatentNoise, context: Tensor, population: Population, *, temperature: float = 1.0
+    ) -> Tensor:
+        """A draw of the clean latent that became the degraded ``z``, at the noise's strength.
+
+        The posterior is a mixture too: a component is taken in proportion to w_j times its density; given it, with
+        v = c² σ², the mean is the Wiener estimate k v / (k² v + s a²) and the variance v s a² / (k² v + s a²).
+        Temperature 0 gives the mean over all components.
+        """
+        rotation = self.rotation()
+        centred = (torch.einsum("ji,njhw->nihw", rotation, z) - self.mean[:, None, None]).unsqueeze(2)
+        log_weight, log_variance = self.mixture(context)
+        gain, variance = self.log_gain.exp()[:, None, None, None], (log_variance + 2 * population.log_content).exp()
+        added = (self.noise_log_variance(context) + noise.log_strength[:, None, None, None]).exp().unsqueeze(2)
+        total = gain.square() * variance + added
+        log_posterior = log_weight - 0.5 * (centred.square() / total + total.log())
+        mean, deviation = gain * variance / total * centred, (variance * added / total).sqrt()
+        if temperature == 0:
+            clean = (log_posterior.softmax(2) * mean).sum(2)
+        else:
+            chosen = _choose(log_posterior, noise.uniform)
+            mean, deviation = (part.gather(2, chosen).squeeze(2) for part in (mean, deviation))
+            clean = mean + temperature * deviation * noise.normal
+        return torch.einsum("ij,njhw->nihw", rotation, clean)
+
+    def sample_clean(self, noise: LatentNoise, context: Tensor) -> Tensor:
+        """A clean latent drawn from its mixture."""
+        log_weight, log_variance = self.mixture(context)
+        chosen = log_variance.gather(2, _choose(log_weight, noise.uniform)).squeeze(2)
+        return torch.einsum("ij,njhw->nihw", self.rotation(), (0.5 * chosen).exp() * noise.normal)
+
+    def average_mean(self, context: Tensor | None = None) -> Tensor:
+        """Q m, what every degraded latent has more of than its clean one; (C,)."""
+        return self.rotation() @ self.mean
+
+    def noise_covariance(self, context: Tensor) -> Tensor:
+        """Q diag(a²) Qᵀ with a² averaged over images and positions; (C, C)."""
+        rotation = self.rotation()
+        return rotation @ torch.diag(self.noise_log_variance(context).exp().mean((0, 2, 3))) @ rotation.T
+
+    def gains(self) -> Tensor:
+        """k of every direction, (C,)."""
+        return self.log_gain.exp()
+
+
+def _mixture_log_prob(rotated: Tensor, log_weight: Tensor, variance: Tensor) -> Tensor:
+    """Log-density (N,) of coordinates (N, C, H, W) under zero-mean mixtures (N, C, components, H, W)."""
+    exponent = rotated.unsqueeze(2).square() / variance + variance.log()
+    density = torch.logsumexp(log_weight - 0.5 * exponent, dim=2)
+    return sum_image(density) - 0.5 * rotated[0].numel() * math.log(2 * math.pi)
+
+
+def _choose(log_weight: Tensor, uniform: Tensor) -> Tensor:
+    """Indices (N, C, 1, H, W) of components drawn by inversion of their cumulated weights."""
+    below = log_weight.softmax(2).cumsum(2) < uniform.unsqueeze(2)
+    return below.sum(2, keepdim=True).clamp(max=log_weight.shape[2] - 1)
