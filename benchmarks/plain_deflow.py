@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from sr_utils.deflow_config import DEGRADED, DeFlowConfig
 from sr_utils.flow_layers import ActNorm, InvertibleConv1x1, squeeze, sum_image, unsqueeze
-from sr_utils.latent_shift import ConstantShift, LatentNoise, LocalShift, standard_log_prob
+from sr_utils.latent_noise import LatentNoise
+from sr_utils.latent_shift import ConstantShift, LocalShift, standard_log_prob
 from sr_utils.published_layers import SPLIT_EPSILON
 from sr_utils.rrdb import RRDB
 

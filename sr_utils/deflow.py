@@ -7,8 +7,9 @@ latent space clean images are standard normal and degraded ones are shifted (DeF
     f(y; h(y)) = z_y ~ N(m, S)
 
 so the exact likelihood of either domain follows from the change of variables, and a clean image is degraded by
-moving its latents from the first Gaussian to the second and decoding (eq. 11). `latent_shift` has the two kinds
-of shift: the published one, and one whose mean and variances follow the image's coarser part.
+moving its latents from the first Gaussian to the second and decoding (eq. 11). `latent_shift` has two kinds of
+shift: the published one, and one whose mean and variances follow the image's coarser part. `gain_shift` has a third,
+with a flow of its own: a camera's gain and noise.
 
 Reference: Wolf, Lugmayr, Danelljan, Van Gool and Timofte, "DeFlow: Learning Complex Image Degradations from
 Unpaired Data with Conditional Flows", CVPR 2021.
@@ -22,18 +23,16 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sr_utils.condition_encoder import ConditionEncoder
 from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, official_config
 from sr_utils.errors import UserError
-from sr_utils.flow_layers import FlowStep, Split, squeeze, unsqueeze
-from sr_utils.gain_shift import GainShift
-from sr_utils.latent_shift import ConstantShift, LatentNoise, LocalShift, Population
+from sr_utils.flow_layers import squeeze, unsqueeze
+from sr_utils.flow_parts import condition_encoder, flow_steps, latent_shift, split
+from sr_utils.latent_noise import LatentNoise, Population
 from sr_utils.level_features import LevelFeatures
-from sr_utils.published_encoder import PublishedEncoder
 from sr_utils.published_keys import deflow_tensors
-from sr_utils.published_layers import PublishedFlowStep, PublishedSplit
 
 __all__ = ["CLEAN", "DEGRADED", "DeFlow", "DeFlowConfig", "condition_of", "load_official", "official_config"]
 
@@ -52,40 +51,6 @@ def _unmoved(level: int, latent: Tensor, context: Tensor | None) -> Tensor:
     return latent
 
 
-def _feature_channels(config: DeFlowConfig) -> int:
-    return config.features * (1 + len(config.stacked_blocks)) + (3 if config.shift == "gain" else 0)
-
-
-def _encoder(config: DeFlowConfig) -> nn.Module:
-    if config.form == "compact":
-        return ConditionEncoder(config)
-    return PublishedEncoder(
-        config.features,
-        config.growth or config.features // 2,
-        config.encoder_blocks,
-        tuple(config.stacked_blocks),
-        config.condition_factor,
-        checkpointing=config.checkpointing,
-    )
-
-
-def _steps(config: DeFlowConfig, channels: int) -> nn.ModuleList:
-    """The flow steps of one level."""
-    if config.form == "compact":
-        sizes = (channels, _feature_channels(config), config.hidden, config.bound)
-        return nn.ModuleList(FlowStep(*sizes, additive=config.shift == "gain") for _ in range(config.steps))
-    sizes = (channels, _feature_channels(config), config.hidden, config.epsilon)
-    conditional = [False] * config.mixing_steps + [True] * config.steps
-    return nn.ModuleList(PublishedFlowStep(*sizes, conditional=each) for each in conditional)
-
-
-def _split(config: DeFlowConfig, channels: int) -> nn.Module:
-    if config.form == "published":
-        return PublishedSplit(channels)
-    sizes = (channels, _feature_channels(config), config.hidden, config.bound)
-    return Split(*sizes, additive=config.shift == "gain")
-
-
 class DeFlow(nn.Module):
     """Conditional multi-scale flow shared by both domains, with a learned shift for every latent."""
 
@@ -96,32 +61,22 @@ class DeFlow(nn.Module):
         self.config = config
         # The published flow sees values from 0 to 1, ours centred ones.
         self.offset = 0.0 if config.form == "published" else 0.5
-        self.encoder = _encoder(config)
+        self.encoder = condition_encoder(config)
         self.steps = nn.ModuleList()
         self.splits = nn.ModuleList()
         self.shifts = nn.ModuleList()
         channels, splits = 3, config.levels - 1 if config.splits is None else config.splits
         for level in range(config.levels):
             channels *= 4
-            self.steps.append(_steps(config, channels))
+            self.steps.append(flow_steps(config, channels))
             if level < splits:
-                self.splits.append(_split(config, channels))
+                self.splits.append(split(config, channels))
                 channels //= 2
             if level < splits or level == config.levels - 1:
-                self.shifts.append(self._new_shift(channels, coarsest=level == config.levels - 1))
+                self.shifts.append(latent_shift(config, channels, coarsest=level == config.levels - 1))
         self.population = Population(STRENGTHS if config.shift == "gain" else 1)
         self.register_buffer("domain_mean", torch.zeros(2, 3))
         self.register_buffer("domain_deviation", torch.ones(2, 3))
-
-    def _new_shift(self, channels: int, *, coarsest: bool) -> ConstantShift | LocalShift | GainShift:
-        config = self.config
-        if config.shift == "gain":
-            return GainShift(channels, features=_feature_channels(config), hidden=config.hidden, coarsest=coarsest)
-        if config.shift == "constant":
-            return ConstantShift(channels, config.initial_shift)
-        # The coarsest latent sees nothing: of h alone, it would learn what the two sets show, not how.
-        context = 0 if coarsest else channels + _feature_channels(config)
-        return LocalShift(channels, config.initial_shift, context_channels=context, hidden=config.hidden)
 
     def shift_constants(self) -> list[nn.Parameter]:
         """The parameters of the shifts that hold for all images; see `training.DeFlowTraining.shift_rate_factor`."""
@@ -184,7 +139,7 @@ class DeFlow(nn.Module):
 
     def _flow(self, image: Tensor, features: list[Features]) -> tuple[list[Tensor], list[Tensor | None], Tensor]:
         """Latents and each one's context, finest level first, and the log-determinant (N,)."""
-        z, latents, contexts = image - self.offset, [], []
+        z, latents, contexts = image - self._expected(image.shape[2:], features), [], []
         log_det = torch.zeros(len(image), dtype=image.dtype, device=image.device)
         for level, steps in enumerate(self.steps):
             z = squeeze(z)
@@ -209,7 +164,13 @@ class DeFlow(nn.Module):
             for step in reversed(self.steps[level]):
                 z = step.inverse(z, features[level])
             z = unsqueeze(z)
-        return z + self.offset
+        return z + self._expected(z.shape[2:], features)
+
+    def _expected(self, size: torch.Size, features: list[Features]) -> Tensor | float:
+        """What is subtracted from an image first: in the gain form h, enlarged, which leaves only detail."""
+        if self.config.shift != "gain":
+            return self.offset
+        return F.interpolate(features[0][:, -3:], size=tuple(size), mode="bilinear", align_corners=False)
 
     def forward(self, image: Tensor, condition: Tensor, domain: Tensor, *, noise: bool | None = None) -> Tensor:
         """Negative log-likelihood in bits per dimension, one per image; per pixel in the published form.

@@ -37,9 +37,9 @@ class DeFlowConfig:
     """Levels of an image channel; training adds uniform noise of one level (dequantisation)."""
     bound: float = 1.0
     """Largest absolute log-scale of one affine layer."""
-    shift: Literal["constant", "local", "gain"] = "gain"
+    shift: Literal["constant", "local", "gain"] = "local"
     """The published shift, the same everywhere; one that follows the image's coarser part; or a camera's gain and
-    noise, with additive couplings."""
+    noise, with a flow that is linear given h."""
     initial_shift: float = 0.5
     """Deviation of a constant or local shift at the start of training; a constant one that starts at 0 stays there."""
     form: Literal["compact", "published"] = "compact"

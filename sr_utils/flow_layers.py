@@ -79,11 +79,14 @@ class ActNorm(nn.Module):
 
 
 class InvertibleConv1x1(nn.Module):
-    """Learned mixing of channels, W = P L (U + diag(s)), so that log|det W| = sum log|s| (Glow, eq. 10-11)."""
+    """Learned mixing of channels, W = P L (U + diag(s)), so that log|det W| = sum log|s| (Glow, eq. 10-11).
 
-    def __init__(self, channels: int):
+    It starts at ``start`` (C, C), or at a random rotation.
+    """
+
+    def __init__(self, channels: int, start: Tensor | None = None):
         super().__init__()
-        rotation, _ = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))
+        rotation = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))[0] if start is None else start
         permutation, lower, upper = torch.linalg.lu(rotation)
         diagonal = torch.diagonal(upper)
         self.register_buffer("permutation", permutation.float())
@@ -122,6 +125,18 @@ class InvertibleConv1x1(nn.Module):
         )
         solved = torch.linalg.solve_triangular(upper, half, upper=True)
         return solved.unflatten(1, (z.shape[0], *z.shape[2:])).transpose(0, 1)
+
+
+def haar(channels: int) -> Tensor:
+    """The Haar transform of `squeeze`d channels, (C, C): the coarse band of each first, then three kinds of detail."""
+    block = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64) / 2
+    interleaved = torch.kron(torch.eye(channels // 4, dtype=torch.float64), block)
+    return interleaved.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
+
+
+def swap(channels: int) -> Tensor:
+    """The exchange of both halves of the channels, (C, C)."""
+    return torch.eye(channels, dtype=torch.float64).roll(channels // 2, dims=0)
 
 
 class AffineInjector(nn.Module):
@@ -181,20 +196,26 @@ class AffineCoupling(nn.Module):
         return torch.cat([kept, changed * (-log_scale).exp() - shift], dim=1)
 
 
-class AdditiveCoupling(nn.Module):
-    """Shift one half of the channels by a function of the other half and the condition; volume-preserving.
+class LinearCoupling(nn.Module):
+    """Shift one half of the channels by a filter of the other half, and by a function of the condition.
 
-    Having no scale, it cannot shrink a latent where the other half looks noisy, so noise of one strength has one
-    strength in latent space (Dinh, Krueger and Bengio, "NICE", 2014, eq. 4).
+    Given the condition, the whole flow is then one affine map of the image, so noise that is added to an image adds to
+    its latents, whatever the image shows: z(x + n) = z(x) + A n. A coupling that reacts to what it sees would shrink
+    or enlarge the noise. Volume-preserving, log_det 0 (Dinh, Krueger and Bengio, "NICE", 2014, eq. 4).
     """
 
     def __init__(self, channels: int, features: int, hidden: int):
         super().__init__()
-        self.network = _coupling_network(channels // 2, features, hidden, channels - channels // 2)
+        kept, changed = channels // 2, channels - channels // 2
+        self.filter = nn.Conv2d(kept, changed, 3, padding=1, bias=False)
+        nn.init.zeros_(self.filter.weight)
+        self.network = nn.Sequential(
+            nn.Conv2d(features, hidden, 3, padding=1), nn.SiLU(), zero_conv(hidden, changed, 1)
+        )
 
     def _moved(self, z: Tensor, features: Tensor, sign: int) -> Tensor:
         kept, changed = z[:, : z.shape[1] // 2], z[:, z.shape[1] // 2 :]
-        return torch.cat([kept, changed + sign * self.network(torch.cat([kept, features], dim=1))], dim=1)
+        return torch.cat([kept, changed + sign * (self.filter(kept) + self.network(features))], dim=1)
 
     def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         return self._moved(z, features, 1), z.new_zeros(len(z))
@@ -204,42 +225,58 @@ class AdditiveCoupling(nn.Module):
 
 
 class FlowStep(nn.Module):
-    """Actnorm, 1x1 convolution, affine injector, affine coupling: one step of conditional Glow.
+    """Actnorm, 1x1 convolution, affine injector, affine coupling: one step of conditional Glow."""
 
-    ``additive`` leaves the injector out and takes an additive coupling.
-    """
-
-    def __init__(self, channels: int, features: int, hidden: int, bound: float, *, additive: bool = False):
+    def __init__(self, channels: int, features: int, hidden: int, bound: float):
         super().__init__()
         self.actnorm = ActNorm(channels)
         self.mixing = InvertibleConv1x1(channels)
-        self.injector = None if additive else AffineInjector(channels, features, hidden, bound)
-        self.coupling = coupling(channels, features, hidden, bound, additive=additive)
+        self.injector = AffineInjector(channels, features, hidden, bound)
+        self.coupling = AffineCoupling(channels, features, hidden, bound)
 
     def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_det = self.actnorm(z)
+        z, log_det_actnorm = self.actnorm(z)
         z, log_det_mixing = self.mixing(z)
-        log_det = log_det + log_det_mixing
-        if self.injector is not None:
-            z, log_det_injector = self.injector(z, features)
-            log_det = log_det + log_det_injector
+        z, log_det_injector = self.injector(z, features)
         z, log_det_coupling = self.coupling(z, features)
-        return z, log_det + log_det_coupling
+        return z, log_det_actnorm + log_det_mixing + log_det_injector + log_det_coupling
 
     def inverse(self, z: Tensor, features: Tensor) -> Tensor:
         z = self.coupling.inverse(z, features)
-        if self.injector is not None:
-            z = self.injector.inverse(z, features)
+        z = self.injector.inverse(z, features)
         z = self.mixing.inverse(z)
         return self.actnorm.inverse(z)
 
 
+class LiftingStep(nn.Module):
+    """Actnorm, 1x1 convolution, linear coupling: one step of a learned wavelet transform.
+
+    The first step of a level starts as the Haar transform, the others as an exchange of the halves, so that each half
+    is predicted from the other in turn (Sweldens, "The lifting scheme", 1998).
+    """
+
+    def __init__(self, channels: int, features: int, hidden: int, *, first: bool):
+        super().__init__()
+        self.actnorm = ActNorm(channels)
+        self.mixing = InvertibleConv1x1(channels, haar(channels) if first else swap(channels))
+        self.coupling = LinearCoupling(channels, features, hidden)
+
+    def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det_actnorm = self.actnorm(z)
+        z, log_det_mixing = self.mixing(z)
+        z, log_det_coupling = self.coupling(z, features)
+        return z, log_det_actnorm + log_det_mixing + log_det_coupling
+
+    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
+        return self.actnorm.inverse(self.mixing.inverse(self.coupling.inverse(z, features)))
+
+
 def coupling(
-    channels: int, features: int, hidden: int, bound: float, *, additive: bool
-) -> AffineCoupling | AdditiveCoupling:
-    """A coupling of either kind; ``bound`` is of no use to an additive one."""
-    if additive:
-        return AdditiveCoupling(channels, features, hidden)
+    channels: int, features: int, hidden: int, bound: float, *, linear: bool
+) -> AffineCoupling | LinearCoupling:
+    """A coupling of either kind; ``bound`` is of no use to a linear one."""
+    if linear:
+        return LinearCoupling(channels, features, hidden)
     return AffineCoupling(channels, features, hidden, bound)
 
 
@@ -247,12 +284,12 @@ class Split(nn.Module):
     """Factor out half of the channels, standardised by what the other half and the condition predict.
 
     ``forward`` returns the half that goes on, the finished latent and log_det; the finished half is less a
-    predicted mean and, unless ``additive``, over a predicted scale, so that a unit Gaussian is a fair model of it.
+    predicted mean and, unless ``linear``, over a predicted scale, so that a unit Gaussian is a fair model of it.
     """
 
-    def __init__(self, channels: int, features: int, hidden: int, bound: float, *, additive: bool = False):
+    def __init__(self, channels: int, features: int, hidden: int, bound: float, *, linear: bool = False):
         super().__init__()
-        self.coupling = coupling(channels, features, hidden, bound, additive=additive)
+        self.coupling = coupling(channels, features, hidden, bound, linear=linear)
 
     def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z, log_det = self.coupling(z, features)

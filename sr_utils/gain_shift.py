@@ -9,20 +9,23 @@ with a gain k for each direction (blur, demosaicing and compression take detail 
 a depends on the local colour b of h (a sensor's noise depends on brightness). Translating is this one line: it needs
 no density at all.
 
-Learning it without pairs does. A single Gaussian a direction cannot tell gain from noise, as only k² σ² + a² shows.
-Where σ varies and is known, it can: noise is what is left where the scene is flat, gain what is missing where it is
-rough. So clean coordinates are a scale mixture of Gaussians whose weights and scales follow h (Portilla et al.)::
+Learning it without pairs does. One Gaussian a direction cannot tell gain from noise, as only k² σ² + a² shows. Where
+σ varies, it can: noise is what is left where the scene is flat, gain what is missing where it is rough. So clean
+coordinates are a scale mixture of Gaussians whose weights and scales follow h (Portilla et al.)::
 
     r_x | h ~ sum over j of w_j(h) N(0, σ_j²(h))
-    r_y | h ~ sum over j of w_j(h) N(m, c² k² σ_j²(h) + s a²(b))
+    r_y | h ~ sum over j of w_j(h) N(m, k² σ_j²(h) + s a²(b))
 
-Two numbers more are for what is not degradation, and are left out when translating. c, the same for all levels and
-directions, says by how much one set's scenes are rougher than the other's; it can be told from k because the coarsest
-level has k = 1. s is the strength of the noise in one image relative to the others, from a small set of values with
-learned weights: no two photographs of one camera are equally noisy. It is drawn anew for every translated image.
+The likelihood is exact: sums of Gaussian densities. s is the strength of the noise in one image relative to the
+others', from a small set of values with learned weights (`latent_noise.Population`), since no two photographs of one
+camera are equally noisy; it is drawn anew for every translated image.
 
-All this holds only if the flow itself does not rescale latents by what it sees of the noise, hence the additive
-couplings that this shift is used with. The likelihood is exact: sums of Gaussian densities.
+All this holds if noise that is added to an image adds to its latents, whatever the image shows. A flow that reacts to
+what it sees, as affine couplings do, shrinks its latents where the image is noisy; the noise is then explained by the
+flow and missing from the shift. So the flow of this shift is linear in the image, given h: h, enlarged, is subtracted,
+and what is left goes through a learned wavelet transform (`flow_layers.LiftingStep`).
+
+It also holds only if both sets show scenes that are rough alike: a set of flatter scenes looks like a gain below 1.
 
 References
 ----------
@@ -39,18 +42,18 @@ import torch
 from torch import Tensor, nn
 
 from sr_utils.flow_layers import bounded, sum_image, zero_conv
-from sr_utils.latent_shift import LatentNoise, Population
+from sr_utils.latent_noise import LatentNoise, Population
 
-COMPONENTS = 4
+COMPONENTS = 5
 """Gaussians in the mixture of one clean coordinate."""
-SMALLEST, LARGEST = -4.0, 1.5
+SMALLEST, LARGEST = -6.0, 1.5
 """Log-variances of the first and the last of them at the start of training."""
-SCALE_BOUND = 3.0
+SCALE_BOUND = 2.0
 """How far h may move a component's log-variance to either side."""
 TONE_BOUND = 2.0
 """How far the colour of h may move the noise's log-variance to either side."""
-INITIAL_NOISE = -4.0
-"""Log-variance of the noise at the start: weak, so that what it explains has to be earned."""
+INITIAL_NOISE = -1.5
+"""Log-variance of the noise at the start, where the latents' own is about 0."""
 
 
 class GainShift(nn.Module):
@@ -60,18 +63,17 @@ class GainShift(nn.Module):
     ----------
     channels: of the latent.
     features: channels of the context, h's own three included.
-    coarsest: the gain stays 1.
 
     The context of all methods is (N, features, H, W): features of h and, in the last three channels, h itself.
     """
 
-    def __init__(self, channels: int, *, features: int, hidden: int, coarsest: bool):
+    def __init__(self, channels: int, *, features: int, hidden: int):
         super().__init__()
         self.channels = channels
         # A random start: along the axes, equal variances could hide a correlation from the gradient for ever.
         self.turn = nn.Parameter(torch.randn(channels, channels) / math.sqrt(channels))
         self.mean = nn.Parameter(torch.zeros(channels))
-        self.log_gain = nn.Parameter(torch.zeros(channels), requires_grad=not coarsest)
+        self.log_gain = nn.Parameter(torch.zeros(channels))
         self.log_noise = nn.Parameter(torch.full((channels,), INITIAL_NOISE))
         self.scales = nn.Sequential(
             nn.Conv2d(features - 3, hidden, 3, padding=1), nn.SiLU(), zero_conv(hidden, 2 * channels * COMPONENTS, 1)
@@ -98,7 +100,7 @@ class GainShift(nn.Module):
         rotated = torch.einsum("ji,njhw->nihw", self.rotation(), z)
         clean = _mixture_log_prob(rotated, log_weight, log_variance.exp())
         centred = rotated - self.mean[:, None, None]
-        kept = (log_variance + 2 * (self.log_gain[:, None, None, None] + population.log_content)).exp()
+        kept = (log_variance + 2 * self.log_gain[:, None, None, None]).exp()
         noise = self.noise_log_variance(context).exp().unsqueeze(2)
         variances = (kept + noise * each.exp() for each in population.log_strengths)
         degraded = [_mixture_log_prob(centred, log_weight, variance) for variance in variances]
@@ -117,14 +119,14 @@ class GainShift(nn.Module):
     ) -> Tensor:
         """A draw of the clean latent that became the degraded ``z``, at the noise's strength.
 
-        The posterior is a mixture too: a component is taken in proportion to w_j times its density; given it, with
-        v = c² σ², the mean is the Wiener estimate k v / (k² v + s a²) and the variance v s a² / (k² v + s a²).
-        Temperature 0 gives the mean over all components.
+        The posterior is a mixture too: a component is taken in proportion to w_j times its density; given it, the
+        mean is the Wiener estimate k σ² / (k² σ² + s a²) and the variance σ² s a² / (k² σ² + s a²). Temperature 0
+        gives the mean over all components.
         """
         rotation = self.rotation()
         centred = (torch.einsum("ji,njhw->nihw", rotation, z) - self.mean[:, None, None]).unsqueeze(2)
         log_weight, log_variance = self.mixture(context)
-        gain, variance = self.log_gain.exp()[:, None, None, None], (log_variance + 2 * population.log_content).exp()
+        gain, variance = self.log_gain.exp()[:, None, None, None], log_variance.exp()
         added = (self.noise_log_variance(context) + noise.log_strength[:, None, None, None]).exp().unsqueeze(2)
         total = gain.square() * variance + added
         log_posterior = log_weight - 0.5 * (centred.square() / total + total.log())

@@ -32,74 +32,13 @@ Reference: Wolf et al., "DeFlow", CVPR 2021, section 3.2.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sr_utils.flow_layers import bounded, sum_image, zero_conv
+from sr_utils.latent_noise import LatentNoise, Population
 
-
-@dataclass(frozen=True)
-class LatentNoise:
-    """What chance decides about one latent of N images."""
-
-    normal: Tensor
-    """Standard normal, of the latent's shape (N, C, H, W)."""
-    log_strength: Tensor
-    """(N,): logarithm of the noise's variance in each image, relative to the average image's."""
-    uniform: Tensor | None = None
-    """Uniform in [0, 1], of the latent's shape; needed to go back and to sample where densities are mixtures."""
-
-    def to(self, like: Tensor) -> LatentNoise:
-        """The same in the precision of ``like``, on its device."""
-        uniform = None if self.uniform is None else self.uniform.to(like)
-        return LatentNoise(self.normal.to(like), self.log_strength.to(like), uniform)
-
-
-class Population(nn.Module):
-    """What differs between images, or between the two sets, and is not a degradation's own: see `gain_shift`.
-
-    Parameters
-    ----------
-    strengths: how many strengths an image's noise may have; with 1 there is nothing to learn here.
-    """
-
-    def __init__(self, strengths: int):
-        super().__init__()
-        self.register_buffer("log_strengths", torch.zeros(1), persistent=False)
-        self.register_buffer("log_content", torch.zeros(()), persistent=False)
-        self.weights = None
-        if strengths > 1:
-            self.log_strengths = torch.linspace(-STRENGTH_RANGE, STRENGTH_RANGE, strengths)
-            self.weights = nn.Parameter(torch.zeros(strengths))
-            del self.log_content
-            self.log_content = nn.Parameter(torch.zeros(()))
-
-    def log_weights(self) -> Tensor:
-        """Logarithms of the probabilities of the strengths, (S,)."""
-        return self.log_strengths if self.weights is None else self.weights.log_softmax(0)
-
-    def over_strengths(self, log_prob: Tensor) -> Tensor:
-        """Log-density (N,) of images whose log-density at each strength is ``log_prob`` (N, S)."""
-        return torch.logsumexp(log_prob + self.log_weights(), dim=1)
-
-    def draw(self, images: int, generator: torch.Generator | None) -> Tensor:
-        """A log-strength for each image, (N,), drawn on the CPU."""
-        if self.weights is None:
-            return torch.zeros(images)
-        chosen = torch.multinomial(
-            self.log_weights().detach().exp().cpu(), images, replacement=True, generator=generator
-        )
-        return self.log_strengths.cpu()[chosen]
-
-    def most_likely(self, log_prob: Tensor) -> Tensor:
-        """The log-strength (N,) that explains each image best, given its log-density at each (N, S)."""
-        return self.log_strengths[(log_prob + self.log_weights()).argmax(1)]
-
-
-STRENGTH_RANGE = 1.2
-"""Log-strengths lie at most this far from 0: noise variances from 0.3 to 3.3 times the average image's."""
 MEAN_BOUND = 0.5
 """How far, in clean deviations, the context may move the mean: enough for a tone, too little for a content."""
 VARIANCE_BOUND = 2.0

@@ -40,9 +40,9 @@ class DeFlowTraining:
     batch: int = 16
     """Images a step; half of them clean, half degraded."""
     learning_rate: float = 5e-4
-    degraded_grid: int = 8
-    """Corners of degraded patches lie on multiples of this, and these patches are not turned: colour filters and JPEG
-    blocks have a grid and a direction. 1 takes patches from anywhere, in any orientation."""
+    degraded_grid: int = 1
+    """Above 1, corners of degraded patches lie on multiples of this and these patches are not turned: colour filters
+    and JPEG blocks have a grid and a direction."""
     shift_rate_factor: float = 10.0
     """Learning rate of the shifts' own means and covariances relative to the rest. The flow is held to the clean
     domain's unit scale, where the degraded latents' deviation may be ten, so they have further to go than any weight

@@ -176,3 +176,11 @@ def test_samplers_refuse():
         PairSampler([[]], [positions(16, 16)], 8, 2, seed=0)
     with pytest.raises(UserError, match=r"Pair 0 has an input of 8x8 and a truth of 15x16.*2 times"):
         PairSampler([[positions(8, 8)]], [positions(16, 15)], 8, 2, seed=0)
+
+
+def test_patches_on_a_grid_keep_its_phase_and_their_orientation():
+    image = torch.arange(3 * 40 * 56, dtype=torch.float32).view(3, 40, 56)
+    for patch in PatchSampler([image], 16, seed=0, grid=8).next(50):
+        top, left = divmod(int(patch[0, 0, 0]), 56)
+        assert top % 8 == 0 and left % 8 == 0
+        assert torch.equal(patch, image[:, top : top + 16, left : left + 16])

@@ -93,7 +93,6 @@ def test_likelihood_equals_the_change_of_variables_by_autograd(domain, config):
 def test_likelihood_of_the_gain_shift_is_a_mixture_over_strengths_and_components(domain):
     model = random_model(replace(SMALL, shift="gain"))
     model.population.weights.data = torch.tensor([0.3, -0.5, 0.1, 0.7, 0.0]).double()
-    model.population.log_content.data = torch.tensor(0.2).double()
     image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
     condition = condition_of(image, 8)
 
@@ -110,7 +109,7 @@ def test_likelihood_of_the_gain_shift_is_a_mixture_over_strengths_and_components
             variance, mean = log_variance.exp(), torch.zeros(()).double()
             if domain == DEGRADED:
                 noise = (strength + shift.noise_log_variance(context)).exp()
-                gain = shift.gains()[:, None, None, None] * model.population.log_content.exp()
+                gain = shift.gains()[:, None, None, None]
                 variance, mean = gain**2 * variance + noise.unsqueeze(2), shift.mean[:, None, None, None]
             components = torch.distributions.Normal(mean, variance.sqrt().movedim(2, -1))
             weights = torch.distributions.Categorical(logits=log_weight.movedim(2, -1))
@@ -138,8 +137,7 @@ def test_gradients_reach_every_parameter(image, config):
     model = random_model(config).train()
     model(image, condition_of(image, 8), torch.tensor([0, 1])).mean().backward()
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
 @pytest.mark.parametrize("config", KINDS, ids=NAMES)
@@ -179,6 +177,17 @@ def test_without_a_shift_translation_returns_the_image(image, config):
     assert (model.translate(image, condition_of(image, 8)) - image).abs().max() < 1e-9
 
 
+def test_with_the_gain_shift_noise_adds_to_the_latents_whatever_the_image_shows(image):
+    model, condition = random_model(replace(SMALL, shift="gain")), condition_of(image, 8)
+    noise = 0.1 * torch.randn_like(image)
+    effects = []
+    for scene in (image, torch.zeros_like(image)):
+        pairs = zip(model.encode(scene + noise, condition), model.encode(scene, condition), strict=True)
+        effects.append([noisy - clean for noisy, clean in pairs])
+    for found, expected in zip(*effects, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_a_local_shift_sees_the_degraded_coarse_part_not_the_clean_one(image):
     model, condition = random_model(replace(SMALL, shift="local")), condition_of(image, 8)
     seen = []
@@ -206,8 +215,11 @@ def test_samples_have_the_latents_of_their_domain(config, domain):
     drawn = model.sample(condition, domain, generator=generator)
     assert drawn.shape == (2, 3, 128, 128)
     latents, contexts = model.encode(drawn, condition), model.contexts(drawn, condition)
+    strength = model.population.most_likely(model._log_probs(latents, contexts)[1])
     for level, (shift, latent, context) in enumerate(zip(model.shifts, latents, contexts, strict=True)):
-        noise = model.draw_noise(2, 128, 128, generator=generator, uniform=True)[level]
+        noise = replace(
+            model.draw_noise(2, 128, 128, generator=generator, uniform=True)[level], log_strength=strength
+        )
         clean = latent if domain == CLEAN else shift.transport_back(latent, noise, context, model.population)
         if isinstance(shift, GainShift):
             log_weight, log_variance = shift.mixture(context)

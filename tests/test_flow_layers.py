@@ -9,9 +9,13 @@ from sr_utils.flow_layers import (
     AffineInjector,
     FlowStep,
     InvertibleConv1x1,
+    LiftingStep,
+    LinearCoupling,
     Split,
     bounded,
+    haar,
     squeeze,
+    swap,
     unsqueeze,
 )
 
@@ -21,8 +25,15 @@ CONDITIONAL = [
     lambda: AffineInjector(CHANNELS, FEATURES, 5, 1.0),
     lambda: AffineCoupling(CHANNELS, FEATURES, 5, 1.0),
     lambda: FlowStep(CHANNELS, FEATURES, 5, 1.0),
+    lambda: LinearCoupling(CHANNELS, FEATURES, 5),
+    lambda: LiftingStep(CHANNELS, FEATURES, 5, first=True),
+    lambda: LiftingStep(CHANNELS, FEATURES, 5, first=False),
 ]
-PLAIN = [lambda: ActNorm(CHANNELS), lambda: InvertibleConv1x1(CHANNELS)]
+PLAIN = [
+    lambda: ActNorm(CHANNELS),
+    lambda: InvertibleConv1x1(CHANNELS),
+    lambda: InvertibleConv1x1(CHANNELS, haar(CHANNELS)),
+]
 
 
 @pytest.fixture
@@ -106,3 +117,26 @@ def test_scales_are_bounded_and_start_linear():
     raw = torch.tensor([-1e6, -1e-3, 0.0, 1e-3, 1e6])
     assert bounded(raw, 1.5).abs().max() <= 1.5
     torch.testing.assert_close(bounded(raw, 1.5)[1:4], raw[1:4])
+
+
+def test_the_haar_transform_is_orthonormal_and_puts_the_coarse_bands_first():
+    for channels in (4, 12, 24):
+        matrix = haar(channels)
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(channels, dtype=torch.float64))
+    image = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    transformed = torch.einsum("ij,njhw->nihw", haar(12), squeeze(image))
+    torch.testing.assert_close(transformed[:, :3], 2 * torch.nn.functional.avg_pool2d(image, 2))
+    flat = torch.einsum("ij,njhw->nihw", haar(12), squeeze(torch.full((1, 3, 4, 4), 0.3, dtype=torch.float64)))
+    assert flat[:, 3:].abs().max() < 1e-12
+
+
+def test_swapping_twice_changes_nothing():
+    assert torch.equal(swap(6) @ swap(6), torch.eye(6, dtype=torch.float64))
+    assert torch.equal(swap(4) @ torch.arange(4.0).double(), torch.tensor([2.0, 3.0, 0.0, 1.0]).double())
+
+
+def test_a_linear_coupling_adds_what_is_added(z, features):
+    layer = prepared(CONDITIONAL[3])
+    noise = torch.randn_like(z)
+    effects = [layer(base + noise, features)[0] - layer(base, features)[0] for base in (z, torch.zeros_like(z))]
+    torch.testing.assert_close(*effects)

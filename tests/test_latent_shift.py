@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from sr_utils.latent_shift import ConstantShift, LatentNoise, LocalShift, standard_log_prob
+from sr_utils.latent_noise import LatentNoise
+from sr_utils.latent_shift import ConstantShift, LocalShift, standard_log_prob
 
 
 def local_shift(channels=4, context_channels=3, spread=0.5):

@@ -1,0 +1,66 @@
+"""What chance decides when an image is degraded: noise for every latent, and how strong it is in this image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+STRENGTH_RANGE = 0.8
+"""Log-strengths lie at most this far from 0: noise variances from 0.45 to 2.2 times the average image's."""
+
+
+@dataclass(frozen=True)
+class LatentNoise:
+    """What chance decides about one latent of N images."""
+
+    normal: Tensor
+    """Standard normal, of the latent's shape (N, C, H, W)."""
+    log_strength: Tensor
+    """(N,): logarithm of the noise's variance in each image, relative to the average image's."""
+    uniform: Tensor | None = None
+    """Uniform in [0, 1], of the latent's shape; needed to go back and to sample where densities are mixtures."""
+
+    def to(self, like: Tensor) -> LatentNoise:
+        """The same in the precision of ``like``, on its device."""
+        uniform = None if self.uniform is None else self.uniform.to(like)
+        return LatentNoise(self.normal.to(like), self.log_strength.to(like), uniform)
+
+
+class Population(nn.Module):
+    """How much stronger the noise is in some images of one set than in others.
+
+    Parameters
+    ----------
+    strengths: how many strengths an image's noise may have; with 1 there is nothing to learn here.
+    """
+
+    def __init__(self, strengths: int):
+        super().__init__()
+        self.register_buffer("log_strengths", torch.zeros(1), persistent=False)
+        self.weights = None
+        if strengths > 1:
+            self.log_strengths = torch.linspace(-STRENGTH_RANGE, STRENGTH_RANGE, strengths)
+            self.weights = nn.Parameter(torch.zeros(strengths))
+
+    def log_weights(self) -> Tensor:
+        """Logarithms of the probabilities of the strengths, (S,)."""
+        return self.log_strengths if self.weights is None else self.weights.log_softmax(0)
+
+    def over_strengths(self, log_prob: Tensor) -> Tensor:
+        """Log-density (N,) of images whose log-density at each strength is ``log_prob`` (N, S)."""
+        return torch.logsumexp(log_prob + self.log_weights(), dim=1)
+
+    def draw(self, images: int, generator: torch.Generator | None) -> Tensor:
+        """A log-strength for each image, (N,), drawn on the CPU."""
+        if self.weights is None:
+            return torch.zeros(images)
+        chosen = torch.multinomial(
+            self.log_weights().detach().exp().cpu(), images, replacement=True, generator=generator
+        )
+        return self.log_strengths.cpu()[chosen]
+
+    def most_likely(self, log_prob: Tensor) -> Tensor:
+        """The log-strength (N,) that explains each image best, given its log-density at each (N, S)."""
+        return self.log_strengths[(log_prob + self.log_weights()).argmax(1)]
