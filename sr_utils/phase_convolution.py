@@ -7,7 +7,7 @@ smaller map) are convolved each by the scheme that suits them, and summed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,31 +20,88 @@ from sr_utils.convolution_schemes import Scheme, enlarged_scheme
 FACTORS = (2, 4)
 """Factors of enlargement for which a convolution at the smaller size pays."""
 
-PRODUCTS = 2**21
-"""Numbers that the products of a convolution may be at a time."""
+PRODUCTS = 2**20
+"""Numbers that the products of a convolution may be at a time: few enough for a processor's cache."""
 
 
 class GradientSum:
-    """The gradient of one tensor that many functions read, summed in place; autograd would add up their copies."""
+    """The gradient of one tensor (products, cells, C) that many functions read, summed in place, some cells at a time.
+
+    Autograd would add up their copies.
+    """
 
     def __init__(self) -> None:
-        self._sum: Tensor | None = None
+        self._sums: dict[tuple[int, int], Tensor] = {}
         self._pass: int | None = None
 
-    def add(self, products: Tensor, kernels: Tensor) -> None:
-        """Add ``products`` @ ``kernels``, matrix by matrix."""
-        # A backward pass that ended without asking for this gradient has left its sum behind.
+    def of(self, part: Tensor, cells: slice) -> Tensor:
+        """The sum so far for some cells of ``part``, to add to in place; zeros at first."""
+        # A backward pass that ended without asking for this gradient has left its sums behind.
         if self._pass != torch._C._current_graph_task_id():
-            self._sum, self._pass = None, torch._C._current_graph_task_id()
-        if self._sum is None:
-            self._sum = products @ kernels
-        else:
-            self._sum.baddbmm_(products, kernels)
+            self._sums, self._pass = {}, torch._C._current_graph_task_id()
+        place = (cells.start, cells.stop)
+        if place not in self._sums:
+            # In memory of its own: batched products into a slice of another tensor are slow.
+            self._sums[place] = torch.zeros_like(part[:, cells], memory_format=torch.contiguous_format)
+        return self._sums[place]
 
     def take(self) -> Tensor | None:
         """The sum of this backward pass, if anything was added."""
-        total, self._sum = self._sum, None
+        sums, self._sums = self._sums, {}
+        if len(sums) < 2:
+            return next(iter(sums.values()), None)
+        any_sum = next(iter(sums.values()))
+        total = any_sum.new_zeros(len(any_sum), max(stop for _, stop in sums), any_sum.shape[2])
+        for (start, stop), part in sums.items():
+            total[:, start:stop] += part
         return total
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """How square cells of pixels lie on maps (N, H, W, C) with all channels of a pixel side by side.
+
+    A row of cells is a row of one image; the rows of all images follow each other.
+    """
+
+    images: int
+    height: int
+    width: int
+    cell: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows of cells in one image and columns; the last of either may overhang."""
+        return math.ceil(self.height / self.cell), math.ceil(self.width / self.cell)
+
+    @property
+    def overhangs(self) -> bool:
+        """Whether the last cells lie partly outside."""
+        return self.height % self.cell > 0 or self.width % self.cell > 0
+
+    def bands(self, numbers: int) -> Iterator[tuple[slice, slice]]:
+        """Rows of cells, and the cells themselves, a few at a time, where each cell takes ``numbers`` numbers."""
+        rows, columns = self.images * self.grid[0], self.grid[1]
+        step = max(1, PRODUCTS // (numbers * columns))
+        for start in range(0, rows, step):
+            stop = min(rows, start + step)
+            yield slice(start, stop), slice(start * columns, stop * columns)
+
+    def whole(self, pixels: Tensor) -> Tensor:
+        """Maps that end with a whole cell: ``pixels`` (N, H, W, C), with zeros behind them where cells overhang."""
+        if not self.overhangs:
+            return pixels
+        (rows, columns), (height, width) = self.grid, pixels.shape[1:3]
+        return F.pad(pixels, (0, 0, 0, columns * self.cell - width, 0, rows * self.cell - height))
+
+    def empty(self, pixels: Tensor) -> Tensor:
+        """Maps of the size of `whole` with nothing in them yet."""
+        rows, columns = self.grid
+        return pixels.new_empty(self.images, rows * self.cell, columns * self.cell, pixels.shape[3])
+
+    def of(self, whole: Tensor) -> Tensor:
+        """A view, (cell, cell, rows of cells of all images, columns, C), of maps that end with a whole cell."""
+        return whole.view(-1, self.cell, self.grid[1], self.cell, whole.shape[3]).permute(1, 3, 0, 2, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,25 +114,17 @@ class _Group:
     places: dict[int, slice]
     """Where among the products each part's lie; parts of the same scheme share them."""
 
-    def outputs_of(self, parts: Sequence[Tensor], kernels: dict[int, Tensor]) -> Tensor:
-        """Each member's (products, cells, C) times its kernels (products, C, out), to (cell², cells * out)."""
-        any_member = next(iter(kernels))
-        count, cells, out = self.outputs.shape[1], parts[any_member].shape[1], kernels[any_member].shape[2]
-        outputs = self.outputs.new_empty(len(self.outputs), cells * out)
-        # A few cells at a time: the products are many times larger than what is made of them.
-        span = min(cells, max(1, PRODUCTS // (count * out)))
-        memory = self.outputs.new_empty(count * span * out)
-        for start in range(0, cells, span):
-            stop, begun = min(start + span, cells), set()
-            products = memory[: count * (stop - start) * out].view(count, stop - start, out)
-            for index, place in self.places.items():
-                if place.start in begun:
-                    products[place].baddbmm_(parts[index][:, start:stop], kernels[index])
-                else:
-                    torch.bmm(parts[index][:, start:stop], kernels[index], out=products[place])
-                begun.add(place.start)
-            torch.mm(self.outputs, products.flatten(1), out=outputs[:, start * out : stop * out])
-        return outputs
+    def multiply(self, parts: Sequence[Tensor], kernels: dict[int, Tensor], cells: slice) -> Tensor:
+        """For some cells, each member's (products, cells, C) times its kernels (products, C, out), side by side."""
+        out = next(iter(kernels.values()))
+        products, begun = out.new_empty(self.outputs.shape[1], cells.stop - cells.start, out.shape[2]), set()
+        for index, place in self.places.items():
+            if place.start in begun:
+                products[place].baddbmm_(parts[index][:, cells], kernels[index])
+            else:
+                torch.bmm(parts[index][:, cells], kernels[index], out=products[place])
+            begun.add(place.start)
+        return products
 
 
 @cache
@@ -107,53 +156,49 @@ class PhaseConvolution:
     def __call__(self, parts: Sequence[Tensor], weight: Tensor) -> Tensor:
         """Convolve with ``weight`` (out, sum of C, 3, 3); in channels-last memory, and unknown to autograd."""
         slices, groups = _split(parts, weight), _groups(self.schemes, weight.dtype, weight.device)
-        images = parts[0].shape[1] // math.prod(self._grid(self.schemes[0].cell))
         # What is kept is allocated ahead of what is not, or the memory of the latter could not be used again.
-        pixels = weight.new_empty(images, self.height, self.width, len(weight))
+        pixels = weight.new_empty(self._cells(parts, 1).images, self.height, self.width, len(weight))
         for group in groups:
+            cells = self._cells(parts, group.cell)
             kernels = {index: self.schemes[index].kernels(slices[index]).transpose(1, 2) for index in group.places}
-            put = Tensor.copy_ if group is groups[0] else Tensor.add_
-            self._put(put, group.outputs_of(parts, kernels), pixels, group.cell)
+            whole = cells.empty(pixels) if cells.overhangs else pixels
+            adding = group is not groups[0] and whole is pixels
+            for rows, some in cells.bands(group.outputs.shape[1] * len(weight)):
+                products = group.multiply(parts, kernels, some)
+                target = cells.of(whole)[:, :, rows]
+                outputs = (group.outputs @ products.flatten(1)).view(target.shape)
+                target.add_(outputs) if adding else target.copy_(outputs)
+            if whole is not pixels:
+                inside = whole[:, : self.height, : self.width]
+                pixels.copy_(inside) if group is groups[0] else pixels.add_(inside)
         return pixels.permute(0, 3, 1, 2)
 
     def gradients(
         self, parts: Sequence[Tensor], weight: Tensor, gradient: Tensor, sums: Sequence[GradientSum | None]
     ) -> Tensor:
         """The weight's gradient, given the output's; those of the parts are added to their ``sums`` if they have."""
-        to_weight = torch.empty_like(weight)
+        to_weight, pixels = torch.empty_like(weight), gradient.permute(0, 2, 3, 1).contiguous()
         slices, to_slices = _split(parts, weight), _split(parts, to_weight)
         for group in _groups(self.schemes, weight.dtype, weight.device):
-            products = group.outputs.T @ self._to_cells(gradient, group.cell)
-            products = products.view(len(products), -1, len(weight))
-            for index, place in group.places.items():
-                scheme = self.schemes[index]
-                if sums[index] is not None:
-                    sums[index].add(products[place], scheme.kernels(slices[index]))
-                to_slices[index].copy_(scheme.taps(products[place].transpose(1, 2) @ parts[index]))
+            cells = self._cells(parts, group.cell)
+            kernels = {index: self.schemes[index].kernels(slices[index]) for index in group.places}
+            to_kernels = {index: torch.zeros_like(kernel) for index, kernel in kernels.items()}
+            whole = cells.whole(pixels)
+            for rows, some in cells.bands(group.outputs.shape[1] * len(weight)):
+                products = group.outputs.T @ cells.of(whole)[:, :, rows].reshape(group.cell**2, -1)
+                products = products.view(len(products), -1, len(weight))
+                for index, place in group.places.items():
+                    if sums[index] is not None:
+                        sums[index].of(parts[index], some).baddbmm_(products[place], kernels[index])
+                    to_kernels[index].baddbmm_(products[place].transpose(1, 2), parts[index][:, some])
+            for index, kernel in to_kernels.items():
+                to_slices[index].copy_(self.schemes[index].taps(kernel))
         return to_weight
 
-    def _grid(self, cell: int) -> tuple[int, int]:
-        """Rows and columns of cells; the last may overhang."""
-        return math.ceil(self.height / cell), math.ceil(self.width / cell)
-
-    def _put(self, put: Callable[[Tensor, Tensor], Tensor], cells: Tensor, pixels: Tensor, cell: int) -> None:
-        """Copy or add (cell², cells * C) to (N, H, W, C)."""
-        rows, columns = self._grid(cell)
-        grid = cells.view(cell, cell, -1, rows, columns, pixels.shape[3]).permute(2, 3, 0, 4, 1, 5)
-        if self.height == rows * cell and self.width == columns * cell:
-            put(pixels.view(grid.shape), grid)
-        else:
-            put(pixels, grid.flatten(3, 4).flatten(1, 2)[:, : self.height, : self.width])
-
-    def _to_cells(self, maps: Tensor, cell: int) -> Tensor:
-        """(N, C, H, W) as (cell², cells * C), zero where cells overhang."""
-        rows, columns = self._grid(cell)
-        pixels = maps.permute(0, 2, 3, 1)
-        below, right = rows * cell - self.height, columns * cell - self.width
-        if below or right:
-            pixels = F.pad(pixels, (0, 0, 0, right, 0, below))
-        grid = pixels.unflatten(2, (columns, cell)).unflatten(1, (rows, cell))
-        return grid.permute(2, 4, 0, 1, 3, 5).reshape(cell**2, -1)
+    def _cells(self, parts: Sequence[Tensor], cell: int) -> _Cells:
+        """Cells of a side on the output; how many images it has shows in the parts."""
+        rows, columns = (math.ceil(side / self.schemes[0].cell) for side in (self.height, self.width))
+        return _Cells(parts[0].shape[1] // (rows * columns), self.height, self.width, cell)
 
 
 def _split(parts: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, ...]:

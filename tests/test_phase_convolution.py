@@ -119,24 +119,29 @@ class WeightedSum(torch.autograd.Function):
     """``weight`` times the sum of a part, whose gradient it adds to the features' sums as the networks do."""
 
     @staticmethod
-    def forward(ctx, features, weight, part):
-        ctx.features = features
+    def forward(ctx, features, weight, part, bands):
+        ctx.features, ctx.bands = features, bands
         ctx.save_for_backward(weight, part)
         return weight * part.sum()
 
     @staticmethod
     def backward(ctx, gradient):
         weight, part = ctx.saved_tensors
-        ones = part.new_ones(len(part), part.shape[1], 1)
-        ctx.features.sums[0].add(ones * (gradient * weight), ones.new_ones(len(part), 1, part.shape[2]))
-        return None, gradient * part.sum(), None
+        for cells in ctx.bands:
+            ctx.features.sums[0].of(part, cells).add_(gradient * weight)
+        return None, gradient * part.sum(), None, None
 
 
 def test_gradients_are_summed_over_all_readers_and_forgotten_after_each_pass():
     maps = torch.randn(1, 2, 4, 4, **DOUBLE, requires_grad=True)
     weight = torch.tensor(3.0, **DOUBLE, requires_grad=True)
     features = whole_features(maps)
-    total = sum(WeightedSum.apply(features, factor * weight, features.parts[0]) for factor in (1, 2))
+    # One reader adds its gradient to all four cells at once, the other to a few at a time.
+    whole, halves = [slice(0, 4)], [slice(0, 1), slice(1, 4)]
+    total = sum(
+        WeightedSum.apply(features, factor * weight, features.parts[0], bands)
+        for factor, bands in ((1, whole), (2, halves))
+    )
     expected = torch.autograd.grad(9 * tile_scheme(2).windows(maps).sum(), maps)[0]
     # A pass that asks for the weight only leaves sums behind, which the next one must not count.
     torch.autograd.grad(total, weight, retain_graph=True)

@@ -1,6 +1,7 @@
 """The published layers, held to what the authors' code answered (tests/parity) and to the plain twin."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,11 +170,14 @@ PRECISIONS = pytest.mark.parametrize(
 def test_the_plain_twin_gives_the_same_numbers(scale, stacked, size, dtype, tolerance):
     fast, plain = moved(*twins(scale=scale, stacked_blocks=stacked, dtype=dtype))
     image, condition, domain = batch(fast.config, *size, dtype)
-    found, expected = fast(image, condition, domain), plain(image, condition, domain)
+    # Gradients jump where a rectifier's input changes sign, so the twin is asked in double precision: in single it
+    # may itself stand on the wrong side.
+    exact = deepcopy(plain).double()
+    found, expected = fast(image, condition, domain), exact(image.double(), condition.double(), domain)
     assert distance(found, expected) < tolerance
     found.sum().backward()
     expected.sum().backward()
-    for (name, mine), (_, other) in zip(fast.named_parameters(), plain.named_parameters(), strict=True):
+    for (name, mine), (_, other) in zip(fast.named_parameters(), exact.named_parameters(), strict=True):
         assert distance(mine.grad, other.grad) < tolerance, name
     with torch.no_grad():
         latents = plain.encode(image, condition)
