@@ -92,7 +92,7 @@ use rule notebook as degradation_sampling with:
     input:
         source=source("04_degradation_sampling"),
         modules=modules("04_degradation_sampling"),
-        data=data("clean", "validation", "task1/Input"),
+        data=data("clean", "validation", "task1"),
         weights=f"{RUN}/deflow.safetensors",
     output:
         executed=f"{EXECUTED}/04_degradation_sampling.ipynb",

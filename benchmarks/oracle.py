@@ -18,7 +18,7 @@ import tyro
 from sr_utils.camera import sample_parameters, simulate_camera
 from sr_utils.course import describe_machine
 from sr_utils.datasets import open_data_root
-from sr_utils.degradation_scores import floor_provenance, score_degradation, task_pairs
+from sr_utils.degradation_scores import pairs_provenance, score_degradation, task_pairs
 from sr_utils.evaluate import write_metrics
 from sr_utils.repository import resolve
 
@@ -44,7 +44,7 @@ def main(options: Oracle) -> None:
     print(", ".join(f"{name} {value:.3g}" for name, value in row.items() if name != "method"))
     about = {"profile": "bench", "seed": options.seed, **describe_machine()}
     about["seconds"] = round(time.monotonic() - begun, 1)
-    write_metrics(resolve(options.output), about | floor_provenance(data), [row])
+    write_metrics(resolve(options.output), about | pairs_provenance(data), [row])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from sr_utils.files import checksum, read_json
 from sr_utils.images import crop_to_multiple, imresize, quantize
 from sr_utils.training import DeFlowTraining, ESRGANTraining, History, train_deflow, train_esrgan
 
-BASE_DEFLOW = DeFlowTraining(steps=6000, patch=64, batch=8, learning_rate=5e-4, seed=0)
+BASE_DEFLOW = DeFlowTraining(steps=3000, patch=64, batch=8, learning_rate=1e-3, degraded_grid=8, seed=0)
 BASE_ESRGAN = ESRGANTraining(pixel_steps=4000, gan_steps=900, patch=40, batch=8, mixed_precision=True, seed=0)
 BASE_REFINEMENT = ESRGANTraining(
     pixel_steps=300,

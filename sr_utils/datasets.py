@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sr_utils.errors import UserError
-from sr_utils.images import image_size, list_images, load_image
+from sr_utils.images import crop_to_multiple, image_size, imresize, list_images, load_image, quantize
 
 TREE = "clean/*.png, task1/Input/*.png, task1/GroundTruth/*.png, task2/*.png"
 SCALES = (1, 2, 4)
@@ -137,6 +137,12 @@ def open_data_root(path: str | os.PathLike) -> DataRoot:
 def load_images(paths: Sequence[Path]) -> list[torch.Tensor]:
     """Read images as float32 tensors (3, H, W) in [0, 1], in the order of `paths`."""
     return [load_image(path) for path in paths]
+
+
+def clean_at_input_size(paths: Sequence[Path], scale: int) -> list[torch.Tensor]:
+    """Clean photographs shrunk by `scale` with antialiased bicubic, on 8-bit levels, as `load_images` gives them."""
+    images = (crop_to_multiple(load_image(path), scale, name=str(path)) for path in paths)
+    return [image if scale == 1 else quantize(imresize(image, 1 / scale)) for image in images]
 
 
 class PatchSampler:

@@ -199,20 +199,27 @@ class DeFlow(nn.Module):
             pixels = image.shape[2] * image.shape[3]
             likelihood = likelihood + (domain == DEGRADED) * pixels * scale.log().sum()
         latents, contexts, log_det = self._flow(image, self._features(condition, *image.shape[2:]))
-        of_clean, of_degraded = self._log_probs(latents, contexts)
-        density = torch.where(domain == DEGRADED, self.population.over_strengths(of_degraded), of_clean)
-        likelihood = likelihood + log_det + density
+        likelihood = likelihood + log_det
+        for each in (CLEAN, DEGRADED):
+            chosen = (domain == each).nonzero().flatten()
+            if len(chosen):
+                its = ([part if part is None else part[chosen] for part in parts] for parts in (latents, contexts))
+                likelihood = likelihood.index_add(0, chosen, self._log_prob(each, *its))
         # The released code calls bits per pixel, of three values each, bits per dimension.
         units = dimensions // 3 if self.config.form == "published" else dimensions
         return -likelihood / (math.log(2) * units)
 
-    def _log_probs(self, latents: list[Tensor], contexts: list[Tensor | None]) -> tuple[Tensor, Tensor]:
-        """Log-densities of all latents: as a clean image's (N,), and as a degraded one's at each strength (N, S)."""
-        parts = [
-            shift.log_probs(latent, context, self.population)
-            for shift, latent, context in zip(self.shifts, latents, contexts, strict=True)
-        ]
-        return sum(clean for clean, _ in parts), sum(degraded for _, degraded in parts)
+    def _log_prob(self, domain: int, latents: list[Tensor], contexts: list[Tensor | None]) -> Tensor:
+        """Log-density of all latents of images of one domain; (N,)."""
+        if domain == DEGRADED:
+            return self.population.over_strengths(self._log_prob_at_strengths(latents, contexts))
+        parts = zip(self.shifts, latents, contexts, strict=True)
+        return sum(shift.clean_log_prob(latent, context) for shift, latent, context in parts)
+
+    def _log_prob_at_strengths(self, latents: list[Tensor], contexts: list[Tensor | None]) -> Tensor:
+        """Log-density of all latents of degraded images at each strength of their noise; (N, S)."""
+        parts = zip(self.shifts, latents, contexts, strict=True)
+        return sum(shift.degraded_log_prob(latent, context, self.population) for shift, latent, context in parts)
 
     def encode(self, image: Tensor, condition: Tensor) -> list[Tensor]:
         """Latents of an image (N, 3, H, W) under its condition, finest level first; no noise is added."""
@@ -304,7 +311,7 @@ class DeFlow(nn.Module):
             image, condition = image * scale + offset, condition * scale + offset
         features = self._features(condition, *image.shape[2:], twice=True)
         latents, contexts, _ = self._flow(image, features)
-        strength = self.population.most_likely(self._log_probs(latents, contexts)[1])
+        strength = self.population.most_likely(self._log_prob_at_strengths(latents, contexts))
         noise = self.draw_noise(len(image), *image.shape[2:], generator=generator, uniform=True)
         clean = [
             shift.transport_back(
@@ -339,6 +346,7 @@ class DeFlow(nn.Module):
             latent = temperature * shift.sample_clean(noise, context)
             if domain != DEGRADED:
                 return latent
+            latent = latent * self.population.log_contrast.exp()
             return shift.transport(latent, of_shift[level].to(latent), context, temperature=temperature)
 
         drawn = self._inverse(of_clean, self._features(condition, height, width), moved)

@@ -37,7 +37,7 @@ class DeFlowConfig:
     """Levels of an image channel; training adds uniform noise of one level (dequantisation)."""
     bound: float = 1.0
     """Largest absolute log-scale of one affine layer."""
-    shift: Literal["constant", "local", "gain"] = "local"
+    shift: Literal["constant", "local", "gain"] = "gain"
     """The published shift, the same everywhere; one that follows the image's coarser part; or a camera's gain and
     noise, with a flow that is linear given h."""
     initial_shift: float = 0.5

@@ -25,6 +25,9 @@ from sr_utils.residual_distances import (
     spectrum_distance,
 )
 
+FEWEST = 4
+"""Pairs that a classifier needs: two to learn from and two to be judged by."""
+
 
 @dataclass(frozen=True)
 class TaskPairs:
@@ -53,14 +56,16 @@ def task_pairs(data: DataRoot, *, limit: int | None = None) -> TaskPairs:
 def score_degradation(generated: Tensor, pairs: TaskPairs, *, steps: int = 400, seed: int = 0) -> dict[str, float]:
     """All fidelity measures of generated images (N, 3, H, W) of the very scenes of ``pairs``.
 
-    ``steps`` is how long the classifier of `residual_distances.classifier_auc` trains. ``deviation``, in grey levels,
-    and the two correlations are of the generated residuals alone, to be compared with the real ones'.
+    ``steps`` is how long the classifier of `residual_distances.classifier_auc` trains; of fewer than `FEWEST` pairs
+    there is none. ``deviation``, in grey levels, and the two correlations are of the generated residuals alone, to be
+    compared with the real ones'.
     """
     residual, real = generated - pairs.clean, pairs.residual
     powers = [fidelity.radial_spectrum(fidelity.to_patches(list(each)))[1] for each in (residual, real)]
+    enough = len(real) >= FEWEST
     return {
         "akld": akld(residual, real),
-        "auc": classifier_auc(residual, real, steps=steps, seed=seed),
+        **({"auc": classifier_auc(residual, real, steps=steps, seed=seed)} if enough else {}),
         "histogram_divergence": histogram_divergence(residual, real),
         "sliced_wasserstein": sliced_wasserstein(residual, real, seed=seed),
         "spectrum_distance": spectrum_distance(*powers),
@@ -77,15 +82,16 @@ def describe_residual(residual: Tensor) -> dict[str, float]:
     }
 
 
-def floor_provenance(data: DataRoot) -> dict[str, str]:
-    """Which pairs a floor was measured on."""
+def pairs_provenance(data: DataRoot) -> dict[str, str]:
+    """Which pairs a benchmark was measured on."""
     return {"pairs": checksum([path for pair in data.pairs for path in pair])}
 
 
-def known_floor(path: Path, data: DataRoot) -> dict[str, Any] | None:
-    """The row of a second real shot, if ``path`` has one of these very pairs; else None."""
+def known_row(path: Path, method: str, data: DataRoot) -> dict[str, Any] | None:
+    """The row of ``method`` that a benchmark wrote to ``path``, if it was measured on these very pairs; else None."""
     if not path.is_file():
         return None
     written = read_json(path)
-    same = written.get("provenance", {}).get("pairs") == floor_provenance(data)["pairs"]
-    return written["rows"][0] if same else None
+    if written.get("provenance", {}).get("pairs") != pairs_provenance(data)["pairs"]:
+        return None
+    return next((row for row in written["rows"] if row["method"] == method), None)

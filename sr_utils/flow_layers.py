@@ -134,6 +134,12 @@ def haar(channels: int) -> Tensor:
     return interleaved.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
 
 
+def opponent(channels: int) -> Tensor:
+    """Colours of `squeeze`d channels to brightness and two colour differences, orthogonal, (C, C)."""
+    colours = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
+    return torch.kron(colours / colours.norm(dim=1, keepdim=True), torch.eye(channels // 3, dtype=torch.float64))
+
+
 def swap(channels: int) -> Tensor:
     """The exchange of both halves of the channels, (C, C)."""
     return torch.eye(channels, dtype=torch.float64).roll(channels // 2, dims=0)
@@ -251,14 +257,18 @@ class FlowStep(nn.Module):
 class LiftingStep(nn.Module):
     """Actnorm, 1x1 convolution, linear coupling: one step of a learned wavelet transform.
 
-    The first step of a level starts as the Haar transform, the others as an exchange of the halves, so that each half
-    is predicted from the other in turn (Sweldens, "The lifting scheme", 1998).
+    The first step of a level starts as the Haar transform, at the first level behind that of colours to brightness and
+    colour differences; the others start as an exchange of the halves, so that each half is predicted from the other in
+    turn (Sweldens, "The lifting scheme", 1998).
     """
 
     def __init__(self, channels: int, features: int, hidden: int, *, first: bool):
         super().__init__()
+        start = haar(channels) if first else swap(channels)
+        if first and channels == 12:
+            start = start @ opponent(channels)
         self.actnorm = ActNorm(channels)
-        self.mixing = InvertibleConv1x1(channels, haar(channels) if first else swap(channels))
+        self.mixing = InvertibleConv1x1(channels, start)
         self.coupling = LinearCoupling(channels, features, hidden)
 
     def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ Learning it without pairs does. One Gaussian a direction cannot tell gain from n
 coordinates are a scale mixture of Gaussians whose weights and scales follow h (Portilla et al.)::
 
     r_x | h ~ sum over j of w_j(h) N(0, σ_j²(h))
-    r_y | h ~ sum over j of w_j(h) N(m, k² σ_j²(h) + s a²(b))
+    r_y | h ~ sum over j of w_j(h) N(m, k² c² σ_j²(h) + s a²(b))
 
 The likelihood is exact: sums of Gaussian densities. s is the strength of the noise in one image relative to the
 others', from a small set of values with learned weights (`latent_noise.Population`), since no two photographs of one
@@ -25,7 +25,10 @@ what it sees, as affine couplings do, shrinks its latents where the image is noi
 flow and missing from the shift. So the flow of this shift is linear in the image, given h: h, enlarged, is subtracted,
 and what is left goes through a learned wavelet transform (`flow_layers.LiftingStep`).
 
-It also holds only if both sets show scenes that are rough alike: a set of flatter scenes looks like a gain below 1.
+Without pairs a set of flatter scenes looks just like a gain below 1. The contrast c of the degraded set's scenes, one
+number for all latents, takes that up. What tells it from the gains is one assumption: some details survive whole, so
+the largest gains of the coarsest latent, three for three colours, are 1 on average. c is of the scenes, not of the
+camera: translating a clean image leaves it out.
 
 References
 ----------
@@ -46,6 +49,8 @@ from sr_utils.latent_noise import LatentNoise, Population
 
 COMPONENTS = 5
 """Gaussians in the mixture of one clean coordinate."""
+SURVIVORS = 3
+"""Directions of the coarsest latent whose gain is 1 on average: a coarsest one in each colour."""
 SMALLEST, LARGEST = -6.0, 1.5
 """Log-variances of the first and the last of them at the start of training."""
 SCALE_BOUND = 2.0
@@ -63,20 +68,22 @@ class GainShift(nn.Module):
     ----------
     channels: of the latent.
     features: channels of the context, h's own three included.
+    coarsest: this is the latent whose largest gains are 1.
 
     The context of all methods is (N, features, H, W): features of h and, in the last three channels, h itself.
     """
 
-    def __init__(self, channels: int, *, features: int, hidden: int):
+    def __init__(self, channels: int, *, features: int, hidden: int, coarsest: bool = False):
         super().__init__()
-        self.channels = channels
-        # A random start: along the axes, equal variances could hide a correlation from the gradient for ever.
-        self.turn = nn.Parameter(torch.randn(channels, channels) / math.sqrt(channels))
+        self.channels, self.coarsest = channels, coarsest
+        # Close to the axes, which start as wavelets of one colour; not on them, where a gradient could be zero.
+        self.turn = nn.Parameter(0.01 * torch.randn(channels, channels) / math.sqrt(channels))
         self.mean = nn.Parameter(torch.zeros(channels))
         self.log_gain = nn.Parameter(torch.zeros(channels))
         self.log_noise = nn.Parameter(torch.full((channels,), INITIAL_NOISE))
         self.scales = nn.Sequential(
-            nn.Conv2d(features - 3, hidden, 3, padding=1), nn.SiLU(), zero_conv(hidden, 2 * channels * COMPONENTS, 1)
+            nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 16, 1), nn.SiLU(),
+            zero_conv(16, 2 * channels * COMPONENTS, 1),
         )
         self.tone = nn.Sequential(nn.Conv2d(3, 16, 1), nn.SiLU(), zero_conv(16, channels, 1))
         self.register_buffer("start", torch.linspace(SMALLEST, LARGEST, COMPONENTS))
@@ -87,31 +94,34 @@ class GainShift(nn.Module):
 
     def mixture(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Log-weights and log-variances of the clean components, each (N, C, components, H, W)."""
-        raw = self.scales(context[:, :-3]).unflatten(1, (2, self.channels, COMPONENTS))
+        raw = self.scales(context[:, -3:] - 0.5).unflatten(1, (2, self.channels, COMPONENTS))
         return raw[:, 0].log_softmax(2), self.start[:, None, None] + bounded(raw[:, 1], SCALE_BOUND)
 
     def noise_log_variance(self, context: Tensor) -> Tensor:
         """log a², (N, C, H, W), at strength 1."""
         return self.log_noise[:, None, None] + bounded(self.tone(context[:, -3:] - 0.5), TONE_BOUND)
 
-    def log_probs(self, z: Tensor, context: Tensor, population: Population) -> tuple[Tensor, Tensor]:
-        """Log-densities of latents (N, C, H, W): as clean ones (N,), and as degraded ones at each strength (N, S)."""
+    def clean_log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+        """Log-density of clean latents (N, C, H, W); shape (N,)."""
         log_weight, log_variance = self.mixture(context)
         rotated = torch.einsum("ji,njhw->nihw", self.rotation(), z)
-        clean = _mixture_log_prob(rotated, log_weight, log_variance.exp())
-        centred = rotated - self.mean[:, None, None]
-        kept = (log_variance + 2 * self.log_gain[:, None, None, None]).exp()
+        return _mixture_log_prob(rotated, log_weight, log_variance.exp())
+
+    def degraded_log_prob(self, z: Tensor, context: Tensor, population: Population) -> Tensor:
+        """Log-density of degraded latents (N, C, H, W) at each strength of noise an image may have; shape (N, S)."""
+        log_weight, log_variance = self.mixture(context)
+        centred = torch.einsum("ji,njhw->nihw", self.rotation(), z) - self.mean[:, None, None]
+        kept = (log_variance + 2 * (self.log_gains()[:, None, None, None] + population.log_contrast)).exp()
         noise = self.noise_log_variance(context).exp().unsqueeze(2)
         variances = (kept + noise * each.exp() for each in population.log_strengths)
-        degraded = [_mixture_log_prob(centred, log_weight, variance) for variance in variances]
-        return clean, torch.stack(degraded, dim=1)
+        return torch.stack([_mixture_log_prob(centred, log_weight, variance) for variance in variances], dim=1)
 
     def transport(self, z: Tensor, noise: LatentNoise, context: Tensor, *, temperature: float = 1.0) -> Tensor:
         """A degraded latent for a clean one. Temperature scales the noise."""
         rotation = self.rotation()
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
         deviation = (0.5 * (self.noise_log_variance(context) + noise.log_strength[:, None, None, None])).exp()
-        moved = self.mean[:, None, None] + self.log_gain.exp()[:, None, None] * rotated
+        moved = self.mean[:, None, None] + self.gains()[:, None, None] * rotated
         return torch.einsum("ij,njhw->nihw", rotation, moved + temperature * deviation * noise.normal)
 
     def transport_back(
@@ -121,12 +131,12 @@ class GainShift(nn.Module):
 
         The posterior is a mixture too: a component is taken in proportion to w_j times its density; given it, the
         mean is the Wiener estimate k σ² / (k² σ² + s a²) and the variance σ² s a² / (k² σ² + s a²). Temperature 0
-        gives the mean over all components.
+        gives the mean over all components. The scene is one of the degraded set, so σ has its contrast.
         """
         rotation = self.rotation()
         centred = (torch.einsum("ji,njhw->nihw", rotation, z) - self.mean[:, None, None]).unsqueeze(2)
         log_weight, log_variance = self.mixture(context)
-        gain, variance = self.log_gain.exp()[:, None, None, None], log_variance.exp()
+        gain, variance = self.gains()[:, None, None, None], (log_variance + 2 * population.log_contrast).exp()
         added = (self.noise_log_variance(context) + noise.log_strength[:, None, None, None]).exp().unsqueeze(2)
         total = gain.square() * variance + added
         log_posterior = log_weight - 0.5 * (centred.square() / total + total.log())
@@ -154,9 +164,15 @@ class GainShift(nn.Module):
         rotation = self.rotation()
         return rotation @ torch.diag(self.noise_log_variance(context).exp().mean((0, 2, 3))) @ rotation.T
 
+    def log_gains(self) -> Tensor:
+        """log k of every direction, (C,)."""
+        if not self.coarsest:
+            return self.log_gain
+        return self.log_gain - self.log_gain.topk(min(SURVIVORS, self.channels)).values.mean()
+
     def gains(self) -> Tensor:
         """k of every direction, (C,)."""
-        return self.log_gain.exp()
+        return self.log_gains().exp()
 
 
 def _mixture_log_prob(rotated: Tensor, log_weight: Tensor, variance: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What chance decides when an image is degraded: noise for every latent, and how strong it is in this image."""
+"""What chance decides when an image is degraded, and in what the two sets of images differ besides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ class LatentNoise:
 
 
 class Population(nn.Module):
-    """How much stronger the noise is in some images of one set than in others.
+    """What sets the images of the degraded set apart: from each other, and from the clean set.
+
+    Some of them are noisier than others, and all of them may show rougher or flatter scenes than the clean images do:
+    their ``contrast`` is the ratio of the deviations of details that a degradation leaves alone.
 
     Parameters
     ----------
@@ -40,7 +43,10 @@ class Population(nn.Module):
         super().__init__()
         self.register_buffer("log_strengths", torch.zeros(1), persistent=False)
         self.weights = None
+        self.register_buffer("log_contrast", torch.zeros(()), persistent=False)
         if strengths > 1:
+            del self.log_contrast
+            self.log_contrast = nn.Parameter(torch.zeros(()))
             self.log_strengths = torch.linspace(-STRENGTH_RANGE, STRENGTH_RANGE, strengths)
             self.weights = nn.Parameter(torch.zeros(strengths))
 

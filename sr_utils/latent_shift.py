@@ -64,9 +64,13 @@ class GaussianShift(nn.Module):
         """Log-density of degraded latents ``z`` (N, C, H, W); shape (N,)."""
         raise NotImplementedError
 
-    def log_probs(self, z: Tensor, context: Tensor | None, population: Population) -> tuple[Tensor, Tensor]:
-        """Log-densities of latents: as clean ones (N,), and as degraded ones (N, 1)."""
-        return standard_log_prob(z), self.log_prob(z, context)[:, None]
+    def clean_log_prob(self, z: Tensor, context: Tensor | None) -> Tensor:
+        """Log-density of clean latents ``z`` (N, C, H, W); shape (N,)."""
+        return standard_log_prob(z)
+
+    def degraded_log_prob(self, z: Tensor, context: Tensor | None, population: Population) -> Tensor:
+        """Log-density of degraded latents at each strength of noise an image may have; here there is one, (N, 1)."""
+        return self.log_prob(z, context)[:, None]
 
     def sample_clean(self, noise: LatentNoise, context: Tensor | None = None) -> Tensor:
         """A clean latent."""

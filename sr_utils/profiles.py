@@ -22,6 +22,10 @@ class Profile:
     """Degraded versions that are drawn of each clean photograph."""
     pairs_limit: int | None
     """How many of task 1's pairs are restored and scored; None scores all of them."""
+    scored_pairs: int | None
+    """How many of them the learned degradation is held to; at least 4."""
+    classifier_steps: int
+    """How long the network trains that tells generated residuals from real ones."""
     cell_timeout: int
     """Seconds after which a notebook cell counts as hung."""
     from_base: bool = True
@@ -44,6 +48,8 @@ _PROFILES = (
         esrgan_training=ESRGANTraining(pixel_steps=2, gan_steps=2, patch=16, batch=2),
         draws=1,
         pairs_limit=3,
+        scored_pairs=4,
+        classifier_steps=5,
         cell_timeout=600,
         from_base=False,
     ),
@@ -63,6 +69,8 @@ _PROFILES = (
         ),
         draws=4,
         pairs_limit=None,
+        scored_pairs=40,
+        classifier_steps=150,
         cell_timeout=3600,
     ),
     Profile(
@@ -76,6 +84,8 @@ _PROFILES = (
         ),
         draws=4,
         pairs_limit=None,
+        scored_pairs=None,
+        classifier_steps=400,
         cell_timeout=48 * 3600,
     ),
     Profile(
@@ -89,6 +99,8 @@ _PROFILES = (
         ),
         draws=4,
         pairs_limit=None,
+        scored_pairs=None,
+        classifier_steps=400,
         cell_timeout=7 * 24 * 3600,
         from_base=False,
         needs_cuda=True,

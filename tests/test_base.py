@@ -111,7 +111,7 @@ def test_the_base_flow_says_where_it_comes_from(data, tmp_path):
     path = train_base_deflow(
         data, tmp_path, state_path=tmp_path / "state.safetensors", about=ABOUT, training=training
     )
-    assert load_model(path, DeFlow).config.shift == "local"
+    assert load_model(path, DeFlow).config.shift == "gain"
     provenance = read_json(path.with_suffix(".json"))
     assert provenance["training"]["steps"] == 2 and provenance["data"]["photographs"] == 3
 

@@ -109,7 +109,7 @@ def test_likelihood_of_the_gain_shift_is_a_mixture_over_strengths_and_components
             variance, mean = log_variance.exp(), torch.zeros(()).double()
             if domain == DEGRADED:
                 noise = (strength + shift.noise_log_variance(context)).exp()
-                gain = shift.gains()[:, None, None, None]
+                gain = (model.population.log_contrast.exp() * shift.gains())[:, None, None, None]
                 variance, mean = gain**2 * variance + noise.unsqueeze(2), shift.mean[:, None, None, None]
             components = torch.distributions.Normal(mean, variance.sqrt().movedim(2, -1))
             weights = torch.distributions.Categorical(logits=log_weight.movedim(2, -1))
@@ -215,7 +215,7 @@ def test_samples_have_the_latents_of_their_domain(config, domain):
     drawn = model.sample(condition, domain, generator=generator)
     assert drawn.shape == (2, 3, 128, 128)
     latents, contexts = model.encode(drawn, condition), model.contexts(drawn, condition)
-    strength = model.population.most_likely(model._log_probs(latents, contexts)[1])
+    strength = model.population.most_likely(model._log_prob_at_strengths(latents, contexts))
     for level, (shift, latent, context) in enumerate(zip(model.shifts, latents, contexts, strict=True)):
         noise = replace(
             model.draw_noise(2, 128, 128, generator=generator, uniform=True)[level], log_strength=strength

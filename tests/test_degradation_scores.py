@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sr_utils.datasets import open_data_root
-from sr_utils.degradation_scores import floor_provenance, known_floor, score_degradation, task_pairs
+from sr_utils.degradation_scores import TaskPairs, known_row, pairs_provenance, score_degradation, task_pairs
 from sr_utils.images import imresize, load_image, quantize, save_image
 
 DATA = Path(__file__).parent.parent / "data"
@@ -50,9 +50,16 @@ def test_white_noise_is_told_apart_by_every_measure(pairs):
 
 def test_a_floor_counts_only_for_the_pairs_it_was_measured_on(tmp_path):
     data, path = open_data_root(DATA), tmp_path / "floor.json"
-    assert known_floor(path, data) is None
+    assert known_row(path, "real_vs_real", data) is None
     row = {"method": "real_vs_real", "akld": 0.1}
-    path.write_text(json.dumps({"provenance": floor_provenance(data), "rows": [row]}))
-    assert known_floor(path, data) == row
+    path.write_text(json.dumps({"provenance": pairs_provenance(data), "rows": [{"method": "other"}, row]}))
+    assert known_row(path, "real_vs_real", data) == row
+    assert known_row(path, "third", data) is None
     path.write_text(json.dumps({"provenance": {"pairs": "other"}, "rows": [row]}))
-    assert known_floor(path, data) is None
+    assert known_row(path, "real_vs_real", data) is None
+
+
+def test_too_few_pairs_leave_the_classifier_out(pairs):
+    few = TaskPairs(pairs.clean[:3], pairs.degraded[:3])
+    scores = score_degradation(few.clean, few, steps=5)
+    assert "auc" not in scores and scores["akld"] > 0.5

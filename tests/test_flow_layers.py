@@ -140,3 +140,14 @@ def test_a_linear_coupling_adds_what_is_added(z, features):
     noise = torch.randn_like(z)
     effects = [layer(base + noise, features)[0] - layer(base, features)[0] for base in (z, torch.zeros_like(z))]
     torch.testing.assert_close(*effects)
+
+
+def test_a_first_lifting_step_starts_as_wavelets_of_brightness_and_colour_differences():
+    """Grey squares have brightness only, and a flat colour has no detail."""
+    step = LiftingStep(12, 2, 4, first=True).eval()
+    features = torch.zeros(1, 2, 4, 4)
+    grey, flat = torch.rand(1, 1, 8, 8).expand(1, 3, 8, 8), torch.rand(1, 3, 1, 1).expand(1, 3, 8, 8)
+    of_grey, of_flat = (step(squeeze(image), features)[0].unflatten(1, (4, 3)) for image in (grey, flat))
+    assert of_grey[:, :, 1:].abs().max() < 1e-5 < of_grey[:, :, 0].abs().amin((0, 2, 3)).min()
+    assert of_flat[:, 1:].abs().max() < 1e-5
+    assert (of_grey.square().sum() - grey.square().sum()).abs() < 1e-3

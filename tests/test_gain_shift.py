@@ -87,8 +87,8 @@ def test_gain_and_noise_are_learned_from_sets_that_are_not_paired():
     contexts = [torch.cat([each, torch.full((64, 3, 16, 16), 0.5)], dim=1) for each in roughness]
     optimiser = torch.optim.Adam([value for value in shift.parameters() if value.requires_grad], lr=0.02)
     for _ in range(300):
-        of_clean = shift.log_probs(clean, contexts[0], population)[0]
-        of_degraded = shift.log_probs(degraded, contexts[1], population)[1][:, 0]
+        of_clean = shift.clean_log_prob(clean, contexts[0])
+        of_degraded = shift.degraded_log_prob(degraded, contexts[1], population)[:, 0]
         optimiser.zero_grad()
         (-(of_clean + of_degraded).mean() / clean[0].numel()).backward()
         optimiser.step()
@@ -116,6 +116,36 @@ def test_a_population_is_a_distribution_and_finds_the_strength_of_an_image(stren
     for strength in population.log_strengths:
         noise = chance(4, 32, 32, strength=strength.item()).to(context)
         degraded = shift.transport(shift.sample_clean(chance(4, 32, 32, seed=9).to(context), context), noise, context)
-        log_prob = shift.log_probs(degraded, context, population)[1]
+        log_prob = shift.degraded_log_prob(degraded, context, population)
         assert log_prob.shape == (4, strengths)
         assert (population.most_likely(log_prob) == strength).all()
+
+
+def test_flatter_scenes_are_not_taken_for_a_gain():
+    """Half the contrast in the degraded set: the coarsest latent's best gains stay 1, and the others are right."""
+    torch.manual_seed(0)
+    roughness = torch.rand(2, 64, 1, 16, 16) * 3 - 2
+    clean, other = roughness.exp() * torch.randn(2, 64, 4, 16, 16)
+    gain = torch.tensor([1.0, 1.0, 1.0, 0.5])
+    degraded = 0.5 * gain[:, None, None] * other + 0.1 * torch.randn_like(other)
+    shift, population = GainShift(4, features=4, hidden=16, coarsest=True), Population(2)
+    shift.turn.data.zero_()
+    shift.turn.requires_grad_(False)
+    contexts = [torch.cat([each, torch.full((64, 3, 16, 16), 0.5)], dim=1) for each in roughness]
+    learned = [value for value in (*shift.parameters(), *population.parameters()) if value.requires_grad]
+    optimiser = torch.optim.Adam(learned, lr=0.02)
+    for _ in range(300):
+        of_clean = shift.clean_log_prob(clean, contexts[0])
+        of_degraded = population.over_strengths(shift.degraded_log_prob(degraded, contexts[1], population))
+        optimiser.zero_grad()
+        (-(of_clean + of_degraded).mean() / clean[0].numel()).backward()
+        optimiser.step()
+    assert shift.gains()[:3].log().mean().item() == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(shift.gains().detach(), gain, rtol=0.1, atol=0)
+    assert population.log_contrast.exp().item() == pytest.approx(0.5, rel=0.1)
+    context = contexts[1][:1]
+    with torch.no_grad():
+        flat = LatentNoise(torch.zeros(1, 4, 16, 16), torch.zeros(1))
+        translated = shift.transport(clean[:1], flat, context)
+    expected = shift.mean[:, None, None] + shift.gains()[:, None, None] * clean[:1]
+    torch.testing.assert_close(translated, expected.detach())

@@ -109,7 +109,8 @@ def test_pairs_are_made_once_and_continue(flow, tmp_path):
 
 def test_the_calibrated_temperature_gives_real_and_generated_images_the_same_noise():
     torch.manual_seed(0)
-    flow = DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1, initial_shift=0.05)).eval()
+    config = DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1, shift="local", initial_shift=0.05)
+    flow = DeFlow(config).eval()
 
     def with_noise(level, generator):
         return [(0.5 + level * torch.randn(3, 64, 64, generator=generator)).clamp(0, 1) for _ in range(3)]
