@@ -241,12 +241,12 @@ class DeFlow(nn.Module):
         width: int,
         *,
         generator: torch.Generator | None = None,
-        uniform: bool = False,
+        uniform: bool | None = None,
     ) -> list[LatentNoise]:
         """What chance decides about each latent of ``images`` of this size, finest level first.
 
-        Drawn on the CPU, so that it is the same on every device: first the strengths, then the coarsest level, and
-        ``uniform`` numbers, which `translate` does not need, after them.
+        Drawn on the CPU, so that it is the same on every device: first the strengths, then the coarsest level, each
+        with its ``uniform`` numbers, which only the gain shift needs to translate.
         """
         channels, shapes = 3, []
         for level in range(1, self.config.levels + 1):
@@ -255,6 +255,7 @@ class DeFlow(nn.Module):
                 finished = channels // 2 if level <= len(self.splits) else channels
                 shapes.append((images, finished, height >> level, width >> level))
                 channels -= finished
+        uniform = self.config.shift == "gain" if uniform is None else uniform
         dtype = next(self.parameters()).dtype
         strength = self.population.draw(images, generator).to(dtype)
         noise = []
@@ -280,7 +281,8 @@ class DeFlow(nn.Module):
         deviation of the drawn noise. With a ``generator`` (on the CPU) the draw repeats exactly; ``noise`` of
         `draw_noise` gives the draw itself. Dequantisation noise is never added, so none is left over.
         """
-        noise = self.draw_noise(len(image), *image.shape[2:], generator=generator) if noise is None else noise
+        if noise is None:
+            noise = self.draw_noise(len(image), *image.shape[2:], generator=generator)
 
         def moved(level, latent, context):
             return self.shifts[level].transport(latent, noise[level].to(latent), context, temperature=temperature)

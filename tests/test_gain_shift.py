@@ -145,7 +145,7 @@ def test_flatter_scenes_are_not_taken_for_a_gain():
     assert population.log_contrast.exp().item() == pytest.approx(0.5, rel=0.1)
     context = contexts[1][:1]
     with torch.no_grad():
-        flat = LatentNoise(torch.zeros(1, 4, 16, 16), torch.zeros(1))
+        flat = LatentNoise(torch.zeros(1, 4, 16, 16), torch.zeros(1), torch.zeros(1, 4, 16, 16))
         translated = shift.transport(clean[:1], flat, context)
     expected = shift.mean[:, None, None] + shift.gains()[:, None, None] * clean[:1]
     torch.testing.assert_close(translated, expected.detach())
