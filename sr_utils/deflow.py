@@ -124,13 +124,13 @@ class DeFlow(nn.Module):
     def _context(self, z: Tensor | None, features: Features) -> Tensor | None:
         """What the shift of a latent looks at; ``z`` is what goes on at a split, None at the end.
 
-        The gain shift looks at the features, the local shift at both, but at the end at nothing, the constant shift
-        at nothing at all.
+        The gain shift looks at h, the local shift at both, but at the end at nothing, the constant shift at nothing
+        at all.
         """
         if self.config.shift == "constant" or (self.config.shift == "local" and z is None):
             return None
         maps = features if isinstance(features, Tensor) else features.maps()
-        return maps if self.config.shift == "gain" else torch.cat([z, maps], dim=1)
+        return maps[:, -3:] if self.config.shift == "gain" else torch.cat([z, maps], dim=1)
 
     def _step(self, step: nn.Module, z: Tensor, features: Features) -> tuple[Tensor, Tensor]:
         if self.config.checkpointing and torch.is_grad_enabled():
@@ -241,12 +241,12 @@ class DeFlow(nn.Module):
         width: int,
         *,
         generator: torch.Generator | None = None,
-        uniform: bool | None = None,
+        uniform: bool = False,
     ) -> list[LatentNoise]:
         """What chance decides about each latent of ``images`` of this size, finest level first.
 
-        Drawn on the CPU, so that it is the same on every device: first the strengths, then the coarsest level, each
-        with its ``uniform`` numbers, which only the gain shift needs to translate.
+        Drawn on the CPU, so that it is the same on every device: first the strengths, then the coarsest level, and
+        ``uniform`` numbers, which `translate` does not need, after them.
         """
         channels, shapes = 3, []
         for level in range(1, self.config.levels + 1):
@@ -255,7 +255,6 @@ class DeFlow(nn.Module):
                 finished = channels // 2 if level <= len(self.splits) else channels
                 shapes.append((images, finished, height >> level, width >> level))
                 channels -= finished
-        uniform = self.config.shift == "gain" if uniform is None else uniform
         dtype = next(self.parameters()).dtype
         strength = self.population.draw(images, generator).to(dtype)
         noise = []
@@ -281,8 +280,7 @@ class DeFlow(nn.Module):
         deviation of the drawn noise. With a ``generator`` (on the CPU) the draw repeats exactly; ``noise`` of
         `draw_noise` gives the draw itself. Dequantisation noise is never added, so none is left over.
         """
-        if noise is None:
-            noise = self.draw_noise(len(image), *image.shape[2:], generator=generator)
+        noise = self.draw_noise(len(image), *image.shape[2:], generator=generator) if noise is None else noise
 
         def moved(level, latent, context):
             return self.shifts[level].transport(latent, noise[level].to(latent), context, temperature=temperature)

@@ -55,7 +55,7 @@ def split(config: DeFlowConfig, channels: int) -> nn.Module:
 def latent_shift(config: DeFlowConfig, channels: int, *, coarsest: bool) -> ConstantShift | LocalShift | GainShift:
     """The shift of a latent of so many channels."""
     if config.shift == "gain":
-        return GainShift(channels, features=feature_channels(config), hidden=config.hidden, coarsest=coarsest)
+        return GainShift(channels, coarsest=coarsest)
     if config.shift == "constant":
         return ConstantShift(channels, config.initial_shift)
     # The coarsest latent sees nothing: of h alone, it would learn what the two sets show, not how.

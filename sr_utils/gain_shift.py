@@ -47,12 +47,12 @@ from torch import Tensor, nn
 from sr_utils.flow_layers import bounded, sum_image, zero_conv
 from sr_utils.latent_noise import LatentNoise, Population
 
-COMPONENTS = 4
+COMPONENTS = 5
 """Gaussians in the mixture of one clean coordinate."""
-TAILS = 3
-"""Gaussians in the mixture of the noise of one coordinate."""
 SURVIVORS = 3
 """Directions of the coarsest latent whose gain is 1 on average: a coarsest one in each colour."""
+WIDTH = 16
+"""Channels inside the networks that read h."""
 SMALLEST, LARGEST = -6.0, 1.5
 """Log-variances of the first and the last of them at the start of training."""
 SCALE_BOUND = 2.0
@@ -69,13 +69,12 @@ class GainShift(nn.Module):
     Parameters
     ----------
     channels: of the latent.
-    features: channels of the context, h's own three included.
     coarsest: this is the latent whose largest gains are 1.
 
-    The context of all methods is (N, features, H, W): features of h and, in the last three channels, h itself.
+    The context of all methods is h at the latent's resolution, (N, 3, H, W).
     """
 
-    def __init__(self, channels: int, *, features: int, hidden: int, coarsest: bool = False):
+    def __init__(self, channels: int, *, coarsest: bool = False):
         super().__init__()
         self.channels, self.coarsest = channels, coarsest
         # Close to the axes, which start as wavelets of one colour; not on them, where a gradient could be zero.
@@ -83,13 +82,12 @@ class GainShift(nn.Module):
         self.mean = nn.Parameter(torch.zeros(channels))
         self.log_gain = nn.Parameter(torch.zeros(channels))
         self.log_noise = nn.Parameter(torch.full((channels,), INITIAL_NOISE))
+        # Small and close to h: a network that could tell images apart would take an image's noise for its texture.
         self.scales = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 16, 1), nn.SiLU(),
-            zero_conv(16, 2 * channels * COMPONENTS, 1),
+            *(nn.Conv2d(3, WIDTH, 3, padding=1), nn.SiLU(), nn.Conv2d(WIDTH, WIDTH, 1), nn.SiLU()),
+            zero_conv(WIDTH, 2 * channels * COMPONENTS, 1),
         )
-        self.tail_weights = nn.Parameter(torch.zeros(channels, TAILS))
-        self.tails = nn.Parameter(torch.linspace(-1, 1, TAILS).repeat(channels, 1))
-        self.tone = nn.Sequential(nn.Conv2d(3, 16, 1), nn.SiLU(), zero_conv(16, channels, 1))
+        self.tone = nn.Sequential(nn.Conv2d(3, WIDTH, 1), nn.SiLU(), zero_conv(WIDTH, channels, 1))
         self.register_buffer("start", torch.linspace(SMALLEST, LARGEST, COMPONENTS))
 
     def rotation(self) -> Tensor:
@@ -98,12 +96,12 @@ class GainShift(nn.Module):
 
     def mixture(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Log-weights and log-variances of the clean components, each (N, C, components, H, W)."""
-        raw = self.scales(context[:, -3:] - 0.5).unflatten(1, (2, self.channels, COMPONENTS))
+        raw = self.scales(context - 0.5).unflatten(1, (2, self.channels, COMPONENTS))
         return raw[:, 0].log_softmax(2), self.start[:, None, None] + bounded(raw[:, 1], SCALE_BOUND)
 
     def noise_log_variance(self, context: Tensor) -> Tensor:
         """log a², (N, C, H, W), at strength 1."""
-        return self.log_noise[:, None, None] + bounded(self.tone(context[:, -3:] - 0.5), TONE_BOUND)
+        return self.log_noise[:, None, None] + bounded(self.tone(context - 0.5), TONE_BOUND)
 
     def clean_log_prob(self, z: Tensor, context: Tensor) -> Tensor:
         """Log-density of clean latents (N, C, H, W); shape (N,)."""
@@ -116,28 +114,15 @@ class GainShift(nn.Module):
         log_weight, log_variance = self.mixture(context)
         centred = torch.einsum("ji,njhw->nihw", self.rotation(), z) - self.mean[:, None, None]
         kept = (log_variance + 2 * (self.log_gains()[:, None, None, None] + population.log_contrast)).exp()
-        log_weight = (log_weight.unsqueeze(3) + self.tail_log_weights()).flatten(2, 3)
-        noise = self.tail_log_variances(context).exp().unsqueeze(2)
-        variances = ((kept.unsqueeze(3) + noise * each.exp()).flatten(2, 3) for each in population.log_strengths)
+        noise = self.noise_log_variance(context).exp().unsqueeze(2)
+        variances = (kept + noise * each.exp() for each in population.log_strengths)
         return torch.stack([_mixture_log_prob(centred, log_weight, variance) for variance in variances], dim=1)
-
-    def tail_log_weights(self) -> Tensor:
-        """Logarithms of the weights of the noise's components, (C, 1, tails, 1, 1)."""
-        return self.tail_weights.log_softmax(1)[:, None, :, None, None]
-
-    def tail_log_variances(self, context: Tensor) -> Tensor:
-        """Log-variances of the noise's components at strength 1, (N, C, tails, H, W); their mean is a²."""
-        relative = self.tails - torch.logsumexp(self.tails + self.tail_weights.log_softmax(1), 1, keepdim=True)
-        return self.noise_log_variance(context).unsqueeze(2) + relative[:, :, None, None]
 
     def transport(self, z: Tensor, noise: LatentNoise, context: Tensor, *, temperature: float = 1.0) -> Tensor:
         """A degraded latent for a clean one. Temperature scales the noise."""
         rotation = self.rotation()
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
-        log_variance = self.tail_log_variances(context)
-        log_weight = self.tail_log_weights()[:, 0].expand_as(log_variance)
-        log_variance = log_variance.gather(2, _choose(log_weight, noise.uniform)).squeeze(2)
-        deviation = (0.5 * (log_variance + noise.log_strength[:, None, None, None])).exp()
+        deviation = (0.5 * (self.noise_log_variance(context) + noise.log_strength[:, None, None, None])).exp()
         moved = self.mean[:, None, None] + self.gains()[:, None, None] * rotated
         return torch.einsum("ij,njhw->nihw", rotation, moved + temperature * deviation * noise.normal)
 
@@ -154,10 +139,7 @@ class GainShift(nn.Module):
         centred = (torch.einsum("ji,njhw->nihw", rotation, z) - self.mean[:, None, None]).unsqueeze(2)
         log_weight, log_variance = self.mixture(context)
         gain, variance = self.gains()[:, None, None, None], (log_variance + 2 * population.log_contrast).exp()
-        added = (self.tail_log_variances(context) + noise.log_strength[:, None, None, None, None]).exp()
-        log_weight = (log_weight.unsqueeze(3) + self.tail_log_weights()).flatten(2, 3)
-        variance = variance.unsqueeze(3).expand(-1, -1, -1, TAILS, -1, -1).flatten(2, 3)
-        added = added.unsqueeze(2).expand(-1, -1, COMPONENTS, -1, -1, -1).flatten(2, 3)
+        added = (self.noise_log_variance(context) + noise.log_strength[:, None, None, None]).exp().unsqueeze(2)
         total = gain.square() * variance + added
         log_posterior = log_weight - 0.5 * (centred.square() / total + total.log())
         mean, deviation = gain * variance / total * centred, (variance * added / total).sqrt()

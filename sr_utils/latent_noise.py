@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +22,10 @@ class LatentNoise:
     uniform: Tensor | None = None
     """Uniform in [0, 1], of the latent's shape; needed to go back and to sample where densities are mixtures."""
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> LatentNoise:
-        """The same with a function applied to both maps."""
-        uniform = None if self.uniform is None else function(self.uniform)
-        return LatentNoise(function(self.normal), self.log_strength, uniform)
-
     def to(self, like: Tensor) -> LatentNoise:
         """The same in the precision of ``like``, on its device."""
-        return replace(self.map(lambda maps: maps.to(like)), log_strength=self.log_strength.to(like))
+        uniform = None if self.uniform is None else self.uniform.to(like)
+        return LatentNoise(self.normal.to(like), self.log_strength.to(like), uniform)
 
 
 class Population(nn.Module):

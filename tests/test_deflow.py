@@ -11,7 +11,7 @@ import torch
 from sr_utils.checkpoints import load_model
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
 from sr_utils.errors import UserError
-from sr_utils.gain_shift import TAILS, GainShift
+from sr_utils.gain_shift import GainShift
 from sr_utils.latent_shift import ConstantShift
 
 SMALL = DeFlowConfig(steps=2, hidden=8, features=6, encoder_blocks=1)
@@ -108,12 +108,9 @@ def test_likelihood_of_the_gain_shift_is_a_mixture_over_strengths_and_components
             log_weight, log_variance = shift.mixture(context)
             variance, mean = log_variance.exp(), torch.zeros(()).double()
             if domain == DEGRADED:
-                noise = (strength + shift.tail_log_variances(context)).exp()
+                noise = (strength + shift.noise_log_variance(context)).exp()
                 gain = (model.population.log_contrast.exp() * shift.gains())[:, None, None, None]
-                # Every component of the scene with every one of the noise.
-                variance = torch.stack([gain**2 * variance + noise[:, :, tail, None] for tail in range(TAILS)], dim=3)
-                log_weight = (log_weight.unsqueeze(3) + shift.tail_log_weights()).flatten(2, 3)
-                variance, mean = variance.flatten(2, 3), shift.mean[:, None, None, None]
+                variance, mean = gain**2 * variance + noise.unsqueeze(2), shift.mean[:, None, None, None]
             components = torch.distributions.Normal(mean, variance.sqrt().movedim(2, -1))
             weights = torch.distributions.Categorical(logits=log_weight.movedim(2, -1))
             rotated = torch.einsum("ji,njhw->nihw", shift.rotation(), latent)

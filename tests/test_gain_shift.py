@@ -6,13 +6,13 @@ import torch
 from sr_utils.gain_shift import GainShift
 from sr_utils.latent_noise import LatentNoise, Population
 
-CHANNELS, FEATURES = 3, 5
+CHANNELS = 3
 
 
 def gain_shift(spread=0.3):
     """A shift in double precision whose parameters are away from their start."""
     torch.manual_seed(0)
-    shift = GainShift(CHANNELS, features=FEATURES, hidden=8).double()
+    shift = GainShift(CHANNELS).double()
     for parameter in shift.parameters():
         parameter.data += spread * torch.randn_like(parameter)
     shift.log_noise.data += 0.5
@@ -27,9 +27,9 @@ def chance(images, height, width, *, strength=0.0, seed=1):
 
 
 def same_context(images, height, width):
-    """The same features everywhere, so that moments can be taken over positions."""
+    """The same colour everywhere, so that moments can be taken over positions."""
     torch.manual_seed(2)
-    return torch.rand(1, FEATURES, 1, 1).double().expand(images, FEATURES, height, width)
+    return torch.rand(1, 3, 1, 1).double().expand(images, 3, height, width)
 
 
 def inner(maps):
@@ -81,10 +81,10 @@ def test_gain_and_noise_are_learned_from_sets_that_are_not_paired():
     clean, other = roughness.exp() * torch.randn(2, 64, CHANNELS, 16, 16)
     gain, deviation = torch.tensor([0.5, 0.8, 1.0])[:, None, None], torch.tensor([0.5, 0.3, 0.2])[:, None, None]
     degraded = gain * other + deviation * torch.randn_like(other)
-    shift, population = GainShift(CHANNELS, features=4, hidden=16), Population(1)
+    shift, population = GainShift(CHANNELS), Population(1)
     shift.turn.data.zero_()  # the channels are the directions here, so leave them
     shift.turn.requires_grad_(False)
-    contexts = [torch.cat([each, torch.full((64, 3, 16, 16), 0.5)], dim=1) for each in roughness]
+    contexts = [torch.cat([each, torch.full((64, 2, 16, 16), 0.5)], dim=1) for each in roughness]
     optimiser = torch.optim.Adam([value for value in shift.parameters() if value.requires_grad], lr=0.02)
     for _ in range(300):
         of_clean = shift.clean_log_prob(clean, contexts[0])
@@ -100,7 +100,7 @@ def test_gain_and_noise_are_learned_from_sets_that_are_not_paired():
 def test_noise_follows_the_colour_of_the_condition():
     shift, context = gain_shift(), same_context(1, 4, 4).clone()
     before = shift.noise_log_variance(context)
-    context[:, -3:, :, 2:] = 0.9
+    context[:, :, :, 2:] = 0.9
     after = shift.noise_log_variance(context)
     assert torch.equal(before[..., :2], after[..., :2]) and not torch.equal(before[..., 2:], after[..., 2:])
 
@@ -128,10 +128,10 @@ def test_flatter_scenes_are_not_taken_for_a_gain():
     clean, other = roughness.exp() * torch.randn(2, 64, 4, 16, 16)
     gain = torch.tensor([1.0, 1.0, 1.0, 0.5])
     degraded = 0.5 * gain[:, None, None] * other + 0.1 * torch.randn_like(other)
-    shift, population = GainShift(4, features=4, hidden=16, coarsest=True), Population(2)
+    shift, population = GainShift(4, coarsest=True), Population(2)
     shift.turn.data.zero_()
     shift.turn.requires_grad_(False)
-    contexts = [torch.cat([each, torch.full((64, 3, 16, 16), 0.5)], dim=1) for each in roughness]
+    contexts = [torch.cat([each, torch.full((64, 2, 16, 16), 0.5)], dim=1) for each in roughness]
     learned = [value for value in (*shift.parameters(), *population.parameters()) if value.requires_grad]
     optimiser = torch.optim.Adam(learned, lr=0.02)
     for _ in range(300):
@@ -145,7 +145,7 @@ def test_flatter_scenes_are_not_taken_for_a_gain():
     assert population.log_contrast.exp().item() == pytest.approx(0.5, rel=0.1)
     context = contexts[1][:1]
     with torch.no_grad():
-        flat = LatentNoise(torch.zeros(1, 4, 16, 16), torch.zeros(1), torch.zeros(1, 4, 16, 16))
+        flat = LatentNoise(torch.zeros(1, 4, 16, 16), torch.zeros(1))
         translated = shift.transport(clean[:1], flat, context)
     expected = shift.mean[:, None, None] + shift.gains()[:, None, None] * clean[:1]
     torch.testing.assert_close(translated, expected.detach())
