@@ -14,7 +14,7 @@ READY := .venv/.installed
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
-	@echo 'make bench     measure speed, memory and the floor of fidelity; an hour, with nothing else running'
+	@echo 'make bench     measure speed, memory, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make lint      run ruff'
 	@echo 'make publish   put the run of PROFILE into notebooks/, figures/ and README.md'
@@ -42,6 +42,7 @@ test: $(READY)
 
 bench: $(READY)
 	@"$(VENV)" -m benchmarks.oracle
+	@"$(VENV)" -m benchmarks.shifts
 	@"$(VENV)" -m benchmarks.speed $(ARGS)
 
 lint: $(READY)

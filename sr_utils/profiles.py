@@ -42,7 +42,7 @@ _PROFILES = (
     Profile(
         name="smoke",
         deflow=DeFlowConfig(steps=1, hidden=8, features=8, encoder_blocks=1),
-        deflow_training=DeFlowTraining(steps=2, patch=32, batch=2),
+        deflow_training=DeFlowTraining(steps=2, patch=32, batch=2, degraded_grid=8),
         esrgan=RRDBNetConfig(features=8, growth=4, blocks=1),
         discriminator=DiscriminatorConfig(features=4),
         esrgan_training=ESRGANTraining(pixel_steps=2, gan_steps=2, patch=16, batch=2),
@@ -56,12 +56,12 @@ _PROFILES = (
     Profile(
         name="quick",
         deflow=DeFlowConfig(),
-        deflow_training=DeFlowTraining(steps=600, batch=8, learning_rate=2e-4, ema_decay=0.99),
+        deflow_training=DeFlowTraining(steps=300, batch=8, learning_rate=5e-4, degraded_grid=8, ema_decay=0.98),
         esrgan=RRDBNetConfig(),
         discriminator=DiscriminatorConfig(),
         esrgan_training=ESRGANTraining(
-            pixel_steps=50,
-            gan_steps=200,
+            pixel_steps=30,
+            gan_steps=120,
             learning_rate=1e-4,
             gan_learning_rate=2e-4,
             perceptual_weight=1.0,
@@ -69,18 +69,18 @@ _PROFILES = (
         ),
         draws=4,
         pairs_limit=None,
-        scored_pairs=40,
-        classifier_steps=150,
+        scored_pairs=24,
+        classifier_steps=100,
         cell_timeout=3600,
     ),
     Profile(
         name="full",
         deflow=DeFlowConfig(),
-        deflow_training=DeFlowTraining(steps=3000, batch=8, learning_rate=3e-4),
+        deflow_training=DeFlowTraining(steps=1200, batch=8, learning_rate=5e-4, degraded_grid=8, ema_decay=0.995),
         esrgan=RRDBNetConfig(),
         discriminator=DiscriminatorConfig(),
         esrgan_training=ESRGANTraining(
-            pixel_steps=300, gan_steps=1500, learning_rate=2e-4, gan_learning_rate=2e-4, perceptual_weight=1.0
+            pixel_steps=100, gan_steps=500, learning_rate=1e-4, gan_learning_rate=2e-4, perceptual_weight=1.0
         ),
         draws=4,
         pairs_limit=None,
@@ -91,7 +91,7 @@ _PROFILES = (
     Profile(
         name="gpu",
         deflow=DeFlowConfig(steps=16, hidden=64, features=64, encoder_blocks=23),
-        deflow_training=DeFlowTraining(steps=100_000, patch=160, batch=8, learning_rate=5e-4),
+        deflow_training=DeFlowTraining(steps=100_000, patch=160, batch=8, learning_rate=5e-4, degraded_grid=8),
         esrgan=RRDBNetConfig(features=64, growth=32, blocks=23),
         discriminator=DiscriminatorConfig(features=64),
         esrgan_training=ESRGANTraining(

@@ -11,7 +11,6 @@ from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
 from sr_utils.images import load_image, save_image
 from sr_utils.sampling import (
-    Calibration,
     calibrate_temperature,
     make_pairs,
     restore_folder,
@@ -123,9 +122,3 @@ def test_the_calibrated_temperature_gives_real_and_generated_images_the_same_noi
     assert found.deviations == sorted(found.deviations) and found.deviations[0] < found.target < found.deviations[-1]
     assert calibrate_temperature(flow, flat, with_noise(0.0, generator)).temperature == 1.0
     assert calibrate_temperature(flow, flat, with_noise(0.3, generator)).temperature == 2.5
-
-
-def test_draws_spread_around_the_calibrated_temperature():
-    calibration = Calibration(1.5, 0.02, [1.0, 2.0], [0.01, 0.03])
-    assert calibration.spread(1) == [1.5]
-    assert calibration.spread(3) == [1.05, 1.5, 1.95]
