@@ -14,7 +14,6 @@ import functools
 import warnings
 
 import torch
-import torch.nn.functional as F
 
 from sr_utils.errors import UserError
 from sr_utils.features import imagenet_features
@@ -143,9 +142,14 @@ def _require_side(image: torch.Tensor, side: int, name: str) -> None:
 
 def _window_mean(stack: torch.Tensor) -> torch.Tensor:
     """Gaussian-weighted means over every full window of (..., H, W)."""
-    offsets = torch.arange(_WINDOW, dtype=stack.dtype, device=stack.device) - _WINDOW // 2
+    offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
     kernel = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    kernel = kernel / kernel.sum()
-    flat = stack.reshape(-1, 1, *stack.shape[-2:])
-    flat = F.conv2d(F.conv2d(flat, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-    return flat.reshape(*stack.shape[:-2], *flat.shape[-2:])
+    weights = (kernel / kernel.sum()).tolist()
+    # Sums of shifted maps: in double precision several times faster than a convolution of one channel.
+    for axis in (-2, -1):
+        length = stack.shape[axis] - _WINDOW + 1
+        total = weights[0] * stack.narrow(axis, 0, length)
+        for shift, weight in enumerate(weights[1:], start=1):
+            total.add_(stack.narrow(axis, shift, length), alpha=weight)
+        stack = total
+    return stack
