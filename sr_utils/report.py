@@ -312,20 +312,17 @@ def correlation_maps(maps: Mapping[str, Tensor], *, title: str) -> Figure:
 
 @_styled
 def covariance_picture(mean: Tensor, covariance: Tensor, *, title: str) -> Figure:
-    """The learned shift: its mean, the covariance I + M Mᵀ, and its eigenvalues; clean latents have 1."""
+    """What a degradation adds to a latent: its mean, its covariance, and the eigenvalues of that."""
     figure, axes = _panels(1, 3, title=title, height=4.2, width_ratios=(1, 1.3, 1))
     channels = range(len(mean))
     axes[0][0].bar(channels, mean.tolist(), color=PALETTE[0])
     axes[0][0].axhline(0, color=INK, linewidth=1)
-    axes[0][0].set(title="mean of u", xlabel="latent channel", ylabel="latent units", xticks=list(channels))
-    _heat_map(axes[0][1], covariance, limit=covariance.abs().max().item(), heading="covariance of f(y)")
+    axes[0][0].set(title="mean", xlabel="latent channel", ylabel="latent units", xticks=list(channels))
+    _heat_map(axes[0][1], covariance, limit=covariance.abs().max().item(), heading="covariance")
     axes[0][1].set(xlabel="latent channel", ylabel="latent channel")
     eigenvalues = torch.linalg.eigvalsh(covariance).flip(0)
     axes[0][2].bar(channels, eigenvalues.tolist(), color=PALETTE[1])
-    axes[0][2].axhline(1, color=INK, linewidth=2, linestyle="--")
-    axes[0][2].set(
-        title="eigenvalues (dashed: clean)", xlabel="rank", ylabel="variance", xticks=list(channels)
-    )
+    axes[0][2].set(title="eigenvalues", xlabel="rank", ylabel="variance", xticks=list(channels))
     return figure
 
 
