@@ -232,7 +232,7 @@ def test_covariance_picture_shows_mean_matrix_and_falling_eigenvalues():
     assert matrix.images[0].get_clim() == (-7, 7)
     expected = np.linalg.eigvalsh([[2, -3], [-3, 7]])[::-1]
     np.testing.assert_allclose([bar.get_height() for bar in eigenvalues.patches], expected, rtol=1e-6)
-    assert list(eigenvalues.lines[0].get_ydata()) == [1, 1]
+    assert not eigenvalues.lines
 
 
 @pytest.mark.parametrize(("values", "limits"), [([[1.0, 1.5], [-2.0, 1.0]], (-2, 4)), ([[1.0, 1.0]], (0, 2))])
