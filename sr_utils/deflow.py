@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,10 +133,11 @@ class DeFlow(nn.Module):
         maps = features if isinstance(features, Tensor) else features.maps()
         return maps[:, -3:] if self.config.shift == "gain" else torch.cat([z, maps], dim=1)
 
-    def _step(self, step: nn.Module, z: Tensor, features: Features) -> tuple[Tensor, Tensor]:
+    def _kept_small(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function`` of its arguments; with checkpointing, what is inside is computed again and not kept."""
         if self.config.checkpointing and torch.is_grad_enabled():
-            return checkpoint(step, z, features, use_reentrant=False, preserve_rng_state=False)
-        return step(z, features)
+            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return function(*arguments)
 
     def _flow(self, image: Tensor, features: list[Features]) -> tuple[list[Tensor], list[Tensor | None], Tensor]:
         """Latents and each one's context, finest level first, and the log-determinant (N,)."""
@@ -144,7 +146,7 @@ class DeFlow(nn.Module):
         for level, steps in enumerate(self.steps):
             z = squeeze(z)
             for step in steps:
-                z, step_log_det = self._step(step, z, features[level])
+                z, step_log_det = self._kept_small(step, z, features[level])
                 log_det = log_det + step_log_det
             if level < len(self.splits):
                 z, finished, split_log_det = self.splits[level](z, features[level])
@@ -214,12 +216,15 @@ class DeFlow(nn.Module):
         if domain == DEGRADED:
             return self.population.over_strengths(self._log_prob_at_strengths(latents, contexts))
         parts = zip(self.shifts, latents, contexts, strict=True)
-        return sum(shift.clean_log_prob(latent, context) for shift, latent, context in parts)
+        return sum(self._kept_small(shift.clean_log_prob, latent, context) for shift, latent, context in parts)
 
     def _log_prob_at_strengths(self, latents: list[Tensor], contexts: list[Tensor | None]) -> Tensor:
         """Log-density of all latents of degraded images at each strength of their noise; (N, S)."""
         parts = zip(self.shifts, latents, contexts, strict=True)
-        return sum(shift.degraded_log_prob(latent, context, self.population) for shift, latent, context in parts)
+        return sum(
+            self._kept_small(shift.degraded_log_prob, latent, context, self.population)
+            for shift, latent, context in parts
+        )
 
     def encode(self, image: Tensor, condition: Tensor) -> list[Tensor]:
         """Latents of an image (N, 3, H, W) under its condition, finest level first; no noise is added."""
