@@ -43,12 +43,12 @@ class Population(nn.Module):
         super().__init__()
         self.register_buffer("log_strengths", torch.zeros(1), persistent=False)
         self.weights = None
-        self.register_buffer("log_contrast", torch.zeros(()), persistent=False)
         if strengths > 1:
-            del self.log_contrast
-            self.log_contrast = nn.Parameter(torch.zeros(()))
             self.log_strengths = torch.linspace(-STRENGTH_RANGE, STRENGTH_RANGE, strengths)
             self.weights = nn.Parameter(torch.zeros(strengths))
+            self.log_contrast = nn.Parameter(torch.zeros(()))
+        else:
+            self.register_buffer("log_contrast", torch.zeros(()), persistent=False)
 
     def log_weights(self) -> Tensor:
         """Logarithms of the probabilities of the strengths, (S,)."""
