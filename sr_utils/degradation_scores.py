@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from sr_utils import fidelity
-from sr_utils.datasets import DataRoot
+from sr_utils.datasets import DataRoot, clean_at_input_size, load_images
 from sr_utils.files import checksum, read_json
-from sr_utils.images import crop_to_multiple, imresize, load_image, quantize
 from sr_utils.residual_distances import (
     akld,
     classifier_auc,
@@ -44,11 +43,9 @@ class TaskPairs:
 
 def task_pairs(data: DataRoot, *, limit: int | None = None) -> TaskPairs:
     """The pairs of task 1, cut to the largest rectangle that all of them have; ``limit`` takes only the first."""
-    clean, degraded = [], []
-    for input_path, truth_path in data.pairs[:limit]:
-        degraded.append(load_image(input_path))
-        truth = crop_to_multiple(load_image(truth_path), data.scale, name=str(truth_path))
-        clean.append(truth if data.scale == 1 else quantize(imresize(truth, 1 / data.scale)))
+    pairs = data.pairs[:limit]
+    degraded = load_images([input_path for input_path, _ in pairs])
+    clean = clean_at_input_size([truth_path for _, truth_path in pairs], data.scale)
     height, width = (min(image.shape[axis] for image in degraded) for axis in (1, 2))
     return TaskPairs(*(torch.stack([image[:, :height, :width] for image in images]) for images in (clean, degraded)))
 

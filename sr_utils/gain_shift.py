@@ -47,12 +47,12 @@ from torch import Tensor, nn
 from sr_utils.flow_layers import bounded, sum_image, zero_conv
 from sr_utils.latent_noise import LatentNoise, Population
 
-COMPONENTS = 5
-"""Gaussians in the mixture of one clean coordinate."""
 SURVIVORS = 3
 """Directions of the coarsest latent whose gain is 1 on average: a coarsest one in each colour."""
 WIDTH = 16
 """Channels inside the networks that read h."""
+COMPONENTS = 5
+"""Gaussians in the mixture of one clean coordinate."""
 SMALLEST, LARGEST = -6.0, 1.5
 """Log-variances of the first and the last of them at the start of training."""
 SCALE_BOUND = 2.0
