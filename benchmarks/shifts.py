@@ -24,6 +24,7 @@ from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import pairs_provenance, score_degradation, task_pairs
 from sr_utils.evaluate import write_metrics
 from sr_utils.files import read_json, write_json
+from sr_utils.noise_calibration import calibrate_noise
 from sr_utils.repository import resolve
 from sr_utils.sampling import translate_image
 from sr_utils.training import DeFlowTraining, train_deflow
@@ -68,6 +69,8 @@ def train_and_score(kind: str, seed: int, options: Shifts) -> dict[str, float]:
     )
     clean, degraded = clean_at_input_size(data.train, data.scale), load_images(data.inputs)[: options.inputs]
     history = train_deflow(model, clean, degraded, training, state_path=known.with_suffix(".safetensors"))
+    if model.config.shift == "gain":
+        calibrate_noise(model, clean, degraded)
     scores = score_model(model, data, seed=seed) | {
         f"nll_{name}": statistics.fmean(history.curve(f"nll_{name}")[1][-20:]) for name in ("clean", "degraded")
     }

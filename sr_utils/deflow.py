@@ -74,7 +74,8 @@ class DeFlow(nn.Module):
                 self.splits.append(split(config, channels))
                 channels //= 2
             if level < splits or level == config.levels - 1:
-                self.shifts.append(latent_shift(config, channels, coarsest=level == config.levels - 1))
+                ends = {"finest": not self.shifts, "coarsest": level == config.levels - 1}
+                self.shifts.append(latent_shift(config, channels, **ends))
         self.population = Population(STRENGTHS if config.shift == "gain" else 1)
         self.register_buffer("domain_mean", torch.zeros(2, 3))
         self.register_buffer("domain_deviation", torch.ones(2, 3))
@@ -235,9 +236,10 @@ class DeFlow(nn.Module):
         height, width = (side << len(self.steps) for side in latents[-1].shape[2:])
         return self._inverse(latents, self._features(condition, height, width), _unmoved)
 
-    def contexts(self, image: Tensor, condition: Tensor) -> list[Tensor | None]:
-        """What each latent's shift looks at for this image, finest level first; None where it looks at nothing."""
-        return self._flow(image, self._features(condition, *image.shape[2:]))[1]
+    def encode_in_context(self, image: Tensor, condition: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """Each latent of `encode` with what its shift looks at, finest level first; None where that is nothing."""
+        latents, contexts, _ = self._flow(image, self._features(condition, *image.shape[2:]))
+        return list(zip(latents, contexts, strict=True))
 
     def draw_noise(
         self,
@@ -246,12 +248,13 @@ class DeFlow(nn.Module):
         width: int,
         *,
         generator: torch.Generator | None = None,
-        uniform: bool = False,
+        uniform: bool | None = None,
     ) -> list[LatentNoise]:
         """What chance decides about each latent of ``images`` of this size, finest level first.
 
-        Drawn on the CPU, so that it is the same on every device: first the strengths, then the coarsest level, and
-        ``uniform`` numbers, which `translate` does not need, after them.
+        Drawn on the CPU, so that it is the same on every device: first the strengths, then level by level from the
+        coarsest on, and after each the ``uniform`` numbers. By default those are drawn if `translate` needs them, in
+        the gain shift.
         """
         channels, shapes = 3, []
         for level in range(1, self.config.levels + 1):
@@ -262,6 +265,7 @@ class DeFlow(nn.Module):
                 channels -= finished
         dtype = next(self.parameters()).dtype
         strength = self.population.draw(images, generator).to(dtype)
+        uniform = self.config.shift == "gain" if uniform is None else uniform
         noise = []
         for shape in reversed(shapes):
             normal = torch.randn(shape, generator=generator, dtype=dtype)

@@ -42,6 +42,9 @@ class DeFlowConfig:
     noise, with a flow that is linear given h."""
     initial_shift: float = 0.5
     """Deviation of a constant or local shift at the start of training; a constant one that starts at 0 stays there."""
+    coherence: float = 0.5
+    """Gain shift: how much of the finest latent's surviving detail is the scene's own, from 0 to 1; unpaired images
+    cannot tell. The rest is drawn afresh."""
     form: Literal["compact", "published"] = "compact"
     """This package's layers, or the released ones, which are there to load released weights."""
     growth: int = 0
@@ -63,6 +66,8 @@ class DeFlowConfig:
     def __post_init__(self):
         if self.shift not in ("constant", "local", "gain"):
             raise UserError(f"shift {self.shift!r} is not known; choose constant, local or gain.")
+        if not 0 <= self.coherence <= 1:
+            raise UserError(f"coherence={self.coherence:g} is no share: give a number from 0 to 1.")
         object.__setattr__(self, "stacked_blocks", tuple(self.stacked_blocks))  # a list, when read from a file
         if self.form not in ("compact", "published"):
             raise UserError(f"form {self.form!r} is not known; choose compact or published.")

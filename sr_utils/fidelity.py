@@ -68,14 +68,32 @@ def flat_patches(images: Sequence[Tensor], *, size: int = 16, share: float = 0.0
     UserError: no patch is left: the images are too small, or black or white throughout.
     """
     patches = to_patches(images, size)
-    level = patches.mean((2, 3))
-    inside = ((level > CLIPPED_BELOW) & (level < CLIPPED_ABOVE)).all(1)
-    patches, level = patches[inside], level[inside]
-    if not len(patches):
+    flattest = _flattest(patches, share)
+    if not len(flattest):
         raise UserError("Every patch is black or white: give images with some mid-tones.")
-    roughness = to_y(imresize(patches, 0.25)).std((1, 2, 3))
-    flattest = roughness.argsort()[: max(1, round(share * len(patches)))]
-    return FlatPatches(level[flattest], without_plane(patches[flattest]))
+    return FlatPatches(patches[flattest].mean((2, 3)), without_plane(patches[flattest]))
+
+
+def flat_places(image: Tensor, *, size: int = 16, share: float = 0.05) -> Tensor:
+    """Where one image (3, H, W) is flattest: a mask (H // size, W // size) of its patches; see `flat_patches`.
+
+    Nothing is marked in an image that is black or white throughout.
+
+    Raises
+    ------
+    UserError: the image is smaller than a patch.
+    """
+    mask = torch.zeros(image.shape[1] // size, image.shape[2] // size, dtype=torch.bool)
+    mask.view(-1)[_flattest(to_patches([image], size), share)] = True
+    return mask
+
+
+def _flattest(patches: Tensor, share: float) -> Tensor:
+    """Indices of the flattest ``share`` of the patches that are neither black nor white, one at least."""
+    level = patches.mean((2, 3))
+    inside = ((level > CLIPPED_BELOW) & (level < CLIPPED_ABOVE)).all(1).nonzero().flatten()
+    roughness = to_y(imresize(patches[inside], 0.25)).std((1, 2, 3)) if len(inside) else inside
+    return inside[roughness.argsort()[: max(1, round(share * len(inside)))]]
 
 
 def without_plane(patches: Tensor) -> Tensor:

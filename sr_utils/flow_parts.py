@@ -52,10 +52,12 @@ def split(config: DeFlowConfig, channels: int) -> nn.Module:
     return Split(*sizes, linear=config.shift == "gain")
 
 
-def latent_shift(config: DeFlowConfig, channels: int, *, coarsest: bool) -> ConstantShift | LocalShift | GainShift:
+def latent_shift(
+    config: DeFlowConfig, channels: int, *, finest: bool, coarsest: bool
+) -> ConstantShift | LocalShift | GainShift:
     """The shift of a latent of so many channels."""
     if config.shift == "gain":
-        return GainShift(channels, coarsest=coarsest)
+        return GainShift(channels, coarsest=coarsest, coherence=config.coherence if finest else 1.0)
     if config.shift == "constant":
         return ConstantShift(channels, config.initial_shift)
     # The coarsest latent sees nothing: of h alone, it would learn what the two sets show, not how.

@@ -20,6 +20,11 @@ The likelihood is exact: sums of Gaussian densities. s is the strength of the no
 others', from a small set of values with learned weights (`latent_noise.Population`), since no two photographs of one
 camera are equally noisy; it is drawn anew for every translated image.
 
+No likelihood of unpaired images can say how much of the detail that y shows is x's own. Interpolation of colours and
+compression replace fine detail by other detail of the same size, and the sums above stay what they are. What can be
+said is said by an assumption, the coherence q: r_x goes on as q r_x, and a fresh draw of its component, of variance
+(1 - q²) σ_j², takes the rest of its place. With q = 1 all that survives is x's own, as in the published model.
+
 All this holds if noise that is added to an image adds to its latents, whatever the image shows. A flow that reacts to
 what it sees, as affine couplings do, shrinks its latents where the image is noisy; the noise is then explained by the
 flow and missing from the shift. So the flow of this shift is linear in the image, given h: h, enlarged, is subtracted,
@@ -70,13 +75,14 @@ class GainShift(nn.Module):
     ----------
     channels: of the latent.
     coarsest: this is the latent whose largest gains are 1.
+    coherence: q, from 0 to 1.
 
     The context of all methods is h at the latent's resolution, (N, 3, H, W).
     """
 
-    def __init__(self, channels: int, *, coarsest: bool = False):
+    def __init__(self, channels: int, *, coarsest: bool = False, coherence: float = 1.0):
         super().__init__()
-        self.channels, self.coarsest = channels, coarsest
+        self.channels, self.coarsest, self.coherence = channels, coarsest, coherence
         # Close to the axes, which start as wavelets of one colour; not on them, where a gradient could be zero.
         self.turn = nn.Parameter(0.01 * torch.randn(channels, channels) / math.sqrt(channels))
         self.mean = nn.Parameter(torch.zeros(channels))
@@ -119,27 +125,35 @@ class GainShift(nn.Module):
         return torch.stack([_mixture_log_prob(centred, log_weight, variance) for variance in variances], dim=1)
 
     def transport(self, z: Tensor, noise: LatentNoise, context: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """A degraded latent for a clean one. Temperature scales the noise."""
-        rotation = self.rotation()
+        """A degraded latent for a clean one. Temperature scales all that is drawn, noise and fresh detail."""
+        rotation, gain = self.rotation(), self.gains()[:, None, None]
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
-        deviation = (0.5 * (self.noise_log_variance(context) + noise.log_strength[:, None, None, None])).exp()
-        moved = self.mean[:, None, None] + self.gains()[:, None, None] * rotated
-        return torch.einsum("ij,njhw->nihw", rotation, moved + temperature * deviation * noise.normal)
+        variance = (self.noise_log_variance(context) + noise.log_strength[:, None, None, None]).exp()
+        if self.coherence < 1:
+            log_weight, log_variance = self.mixture(context)
+            log_posterior = log_weight - 0.5 * (rotated.unsqueeze(2).square() / log_variance.exp() + log_variance)
+            detail = log_variance.gather(2, _choose(log_posterior, noise.uniform)).squeeze(2).exp()
+            variance = variance + gain.square() * (1 - self.coherence**2) * detail
+        moved = self.mean[:, None, None] + self.coherence * gain * rotated
+        return torch.einsum("ij,njhw->nihw", rotation, moved + temperature * variance.sqrt() * noise.normal)
 
     def transport_back(
         self, z: Tensor, noise: LatentNoise, context: Tensor, population: Population, *, temperature: float = 1.0
     ) -> Tensor:
         """A draw of the clean latent that became the degraded ``z``, at the noise's strength.
 
-        The posterior is a mixture too: a component is taken in proportion to w_j times its density; given it, the
-        mean is the Wiener estimate k σ² / (k² σ² + s a²) and the variance σ² s a² / (k² σ² + s a²). Temperature 0
-        gives the mean over all components. The scene is one of the degraded set, so σ has its contrast.
+        The posterior is a mixture too: a component is taken in proportion to w_j times its density; given it, with
+        g = q k and b² = s a² + (1 - q²) k² σ² for all that was drawn, the mean is the Wiener estimate
+        g σ² / (g² σ² + b²) and the variance σ² b² / (g² σ² + b²). Temperature 0 gives the mean over all components.
+        The scene is one of the degraded set, so σ has its contrast.
         """
         rotation = self.rotation()
         centred = (torch.einsum("ji,njhw->nihw", rotation, z) - self.mean[:, None, None]).unsqueeze(2)
         log_weight, log_variance = self.mixture(context)
         gain, variance = self.gains()[:, None, None, None], (log_variance + 2 * population.log_contrast).exp()
         added = (self.noise_log_variance(context) + noise.log_strength[:, None, None, None]).exp().unsqueeze(2)
+        added = added + gain.square() * (1 - self.coherence**2) * variance
+        gain = self.coherence * gain
         total = gain.square() * variance + added
         log_posterior = log_weight - 0.5 * (centred.square() / total + total.log())
         mean, deviation = gain * variance / total * centred, (variance * added / total).sqrt()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-STRENGTH_RANGE = 0.8
-"""Log-strengths lie at most this far from 0: noise variances from 0.45 to 2.2 times the average image's."""
+STRENGTH_RANGE = 1.2
+"""Log-strengths lie at most this far from 0: noise variances from 0.3 to 3.3 times the average image's."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class LatentNoise:
     log_strength: Tensor
     """(N,): logarithm of the noise's variance in each image, relative to the average image's."""
     uniform: Tensor | None = None
-    """Uniform in [0, 1], of the latent's shape; needed to go back and to sample where densities are mixtures."""
+    """Uniform in [0, 1], of the latent's shape; needed where densities are mixtures."""
 
     def to(self, like: Tensor) -> LatentNoise:
         """The same in the precision of ``like``, on its device."""

@@ -17,6 +17,7 @@ from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
 from sr_utils.images import crop_to_multiple, imresize, load_image, quantize, save_image, to_bytes
+from sr_utils.latent_noise import LatentNoise
 from sr_utils.progress import progress
 
 TILE, OVERLAP = 256, 32
@@ -86,10 +87,7 @@ def _translated_bytes(
                 _cut(padded[None], area, 1).to(device),
                 _cut(condition, area, model.config.condition_factor).to(device),
                 temperature=temperature,
-                noise=[
-                    replace(each, normal=_cut(each.normal, area, padded.shape[1] // each.normal.shape[2]))
-                    for each in noise
-                ],
+                noise=[_cut_noise(each, area, padded.shape[1] // each.normal.shape[2]) for each in noise],
             )
             kept = (keep_top - top, keep_bottom - top, keep_left - left, keep_right - left)
             degraded[:, keep_top:keep_bottom, keep_left:keep_right] = to_bytes(_cut(part, kept, 1)[0]).cpu()
@@ -100,6 +98,12 @@ def _cut(maps: Tensor, area: tuple[int, int, int, int], factor: int) -> Tensor:
     """What lies between top, bottom, left and right, given in pixels, of maps that are ``factor`` times smaller."""
     top, bottom, left, right = (side // factor for side in area)
     return maps[:, :, top:bottom, left:right]
+
+
+def _cut_noise(noise: LatentNoise, area: tuple[int, int, int, int], factor: int) -> LatentNoise:
+    """The draw of one latent inside an area given in pixels."""
+    uniform = None if noise.uniform is None else _cut(noise.uniform, area, factor)
+    return replace(noise, normal=_cut(noise.normal, area, factor), uniform=uniform)
 
 
 @dataclass(frozen=True)

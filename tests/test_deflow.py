@@ -75,9 +75,7 @@ def test_likelihood_equals_the_change_of_variables_by_autograd(domain, config):
 
     jacobian = torch.autograd.functional.jacobian(flat, image).reshape(192, 192)
     log_density = torch.linalg.slogdet(jacobian).logabsdet
-    for shift, latent, context in zip(
-        model.shifts, model.encode(image, condition), model.contexts(image, condition), strict=True
-    ):
+    for shift, (latent, context) in zip(model.shifts, model.encode_in_context(image, condition), strict=True):
         for row, column in np.ndindex(*latent.shape[2:]):
             mean, covariance = moments_at(shift, context, row, column) if domain == DEGRADED else (None, None)
             normal = torch.distributions.MultivariateNormal
@@ -100,11 +98,10 @@ def test_likelihood_of_the_gain_shift_is_a_mixture_over_strengths_and_components
         return torch.cat([latent.flatten() for latent in model.encode(value, condition)])
 
     jacobian = torch.autograd.functional.jacobian(flat, image).reshape(192, 192)
-    contexts = model.contexts(image, condition)
     each_strength = []
     for strength in model.population.log_strengths:
         total = torch.zeros(())
-        for shift, latent, context in zip(model.shifts, model.encode(image, condition), contexts, strict=True):
+        for shift, (latent, context) in zip(model.shifts, model.encode_in_context(image, condition), strict=True):
             log_weight, log_variance = shift.mixture(context)
             variance, mean = log_variance.exp(), torch.zeros(()).double()
             if domain == DEGRADED:
@@ -161,6 +158,7 @@ def no_shift(shift):
     if isinstance(shift, ConstantShift):
         shift.factor.data.zero_()
     elif isinstance(shift, GainShift):
+        shift.coherence = 1.0
         shift.log_gain.data.zero_()
         shift.log_noise.data.fill_(-80.0)
     else:
@@ -194,8 +192,8 @@ def test_a_local_shift_sees_the_degraded_coarse_part_not_the_clean_one(image):
     for shift in model.shifts[:-1]:
         shift.local.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     translated = model.translate(image, condition, generator=torch.Generator().manual_seed(0))
-    expected = model.contexts(translated, condition)
-    for used, again in zip(reversed(seen), expected[:-1], strict=True):
+    expected = model.encode_in_context(translated, condition)[:-1]
+    for used, (_, again) in zip(reversed(seen), expected, strict=True):
         assert (used - again).abs().max() < 1e-9
 
 
@@ -214,7 +212,7 @@ def test_samples_have_the_latents_of_their_domain(config, domain):
     generator = torch.Generator().manual_seed(0)
     drawn = model.sample(condition, domain, generator=generator)
     assert drawn.shape == (2, 3, 128, 128)
-    latents, contexts = model.encode(drawn, condition), model.contexts(drawn, condition)
+    latents, contexts = zip(*model.encode_in_context(drawn, condition), strict=True)
     strength = model.population.most_likely(model._log_prob_at_strengths(latents, contexts))
     for level, (shift, latent, context) in enumerate(zip(model.shifts, latents, contexts, strict=True)):
         noise = replace(
@@ -227,6 +225,13 @@ def test_samples_have_the_latents_of_their_domain(config, domain):
             clean = torch.einsum("ji,njhw->nihw", shift.rotation(), clean) / deviation
         assert abs(clean.mean()) < 0.05 and abs(clean.std() - 1) < 0.05
     assert torch.equal(*(model.sample(condition, domain, temperature=0.0) for _ in range(2)))
+
+
+def test_only_the_finest_details_are_drawn_afresh():
+    model = DeFlow(replace(SMALL, shift="gain", coherence=0.3))
+    assert [shift.coherence for shift in model.shifts] == [0.3] + [1.0] * (len(model.shifts) - 1)
+    with pytest.raises(UserError, match="coherence=1.5 is no share: give a number from 0 to 1"):
+        replace(SMALL, coherence=1.5)
 
 
 def test_an_unknown_shift_is_one_sentence():

@@ -77,6 +77,15 @@ def test_flat_patches_are_those_with_little_content_however_noisy_and_not_the_cl
     torch.testing.assert_close(flat.residual.sum(0), expected.sum(0), atol=1e-6, rtol=0)
 
 
+def test_flat_places_are_the_patches_that_flat_patches_takes():
+    image = mosaic(["wave", "flat", "black", "flat", "wave", "white"])
+    places = fidelity.flat_places(image, share=0.5)
+    assert places.tolist() == [[False, True, False, True, False, False]]
+    assert not fidelity.flat_places(mosaic(["black", "white"])).any()
+    with pytest.raises(UserError, match="as large as a patch of 16x16"):
+        fidelity.flat_places(image[:, :15])
+
+
 def test_residuals_of_flat_patches_have_the_noise_and_nothing_of_the_planes():
     image = plane(320) + white(3, 320, 320)
     flat = fidelity.flat_patches([image], share=1)
