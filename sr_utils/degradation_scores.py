@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sr_utils import fidelity
-from sr_utils.datasets import DataRoot, clean_at_input_size, load_images
+from sr_utils.datasets import DataRoot, PatchSampler, clean_at_input_size, load_images
+from sr_utils.deflow import DeFlow, condition_of
 from sr_utils.files import checksum, read_json
 from sr_utils.residual_distances import (
     akld,
@@ -23,6 +24,9 @@ from sr_utils.residual_distances import (
     sliced_wasserstein,
     spectrum_distance,
 )
+
+STABILITY_PATCH, STABILITY_BATCH = 32, 50
+"""Side and number at a time of the patches that `non_finite_patches` translates."""
 
 FEWEST = 4
 """Pairs that a classifier needs: two to learn from and two to be judged by."""
@@ -77,6 +81,35 @@ def describe_residual(residual: Tensor) -> dict[str, float]:
         "channel_correlation": fidelity.residual_statistics(residual)["channel_correlation"],
         "neighbour_correlation": fidelity.neighbour_correlation(residual, reach=1)[1, 2].item(),
     }
+
+
+def non_finite_patches(
+    model: DeFlow,
+    images: list[Tensor],
+    *,
+    patches: int,
+    temperatures: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0),
+    seed: int = 0,
+) -> int:
+    """How many of so many translated patches hold a NaN or an infinity, before anything is clamped.
+
+    Every twentieth patch is flat, uniform noise, black or white, by turns, where a flow that reacts to what it sees
+    is most likely to divide by nothing; the others are cut from ``images`` (3, H, W) at random places. The
+    temperatures take turns from batch to batch.
+    """
+    sampler, generator = PatchSampler(images, STABILITY_PATCH, seed=seed), torch.Generator().manual_seed(seed)
+    bad = 0
+    for begun in range(0, patches, STABILITY_BATCH):
+        batch = sampler.next(min(STABILITY_BATCH, patches - begun))
+        for place in range(0, len(batch), 20):
+            noise, grey = torch.rand(batch[0].shape, generator=generator), torch.rand(3, 1, 1, generator=generator)
+            kinds = (grey.expand_as(noise), noise, torch.zeros_like(noise), torch.ones_like(noise))
+            batch[place] = kinds[(begun + place) // 20 % 4]
+        temperature = temperatures[begun // STABILITY_BATCH % len(temperatures)]
+        condition = condition_of(batch, model.config.condition_factor)
+        translated = model.translate(batch, condition, temperature=temperature, generator=generator)
+        bad += int((~translated.isfinite()).flatten(1).any(1).sum())
+    return bad
 
 
 def pairs_provenance(data: DataRoot) -> dict[str, str]:

@@ -26,6 +26,8 @@ class Profile:
     """How many of them the learned degradation is held to; at least 4."""
     classifier_steps: int
     """How long the network trains that tells generated residuals from real ones."""
+    stability_patches: int
+    """How many patches are translated to see whether all are finite."""
     cell_timeout: int
     """Seconds after which a notebook cell counts as hung."""
     from_base: bool = True
@@ -50,6 +52,7 @@ _PROFILES = (
         pairs_limit=3,
         scored_pairs=4,
         classifier_steps=5,
+        stability_patches=20,
         cell_timeout=600,
         from_base=False,
     ),
@@ -71,6 +74,7 @@ _PROFILES = (
         pairs_limit=None,
         scored_pairs=24,
         classifier_steps=100,
+        stability_patches=1000,
         cell_timeout=3600,
     ),
     Profile(
@@ -86,6 +90,7 @@ _PROFILES = (
         pairs_limit=None,
         scored_pairs=None,
         classifier_steps=400,
+        stability_patches=10_000,
         cell_timeout=48 * 3600,
     ),
     Profile(
@@ -101,6 +106,7 @@ _PROFILES = (
         pairs_limit=None,
         scored_pairs=None,
         classifier_steps=400,
+        stability_patches=10_000,
         cell_timeout=7 * 24 * 3600,
         from_base=False,
         needs_cuda=True,

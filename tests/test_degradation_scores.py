@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from sr_utils.datasets import open_data_root
-from sr_utils.degradation_scores import TaskPairs, known_row, pairs_provenance, score_degradation, task_pairs
+from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.degradation_scores import (
+    TaskPairs,
+    known_row,
+    non_finite_patches,
+    pairs_provenance,
+    score_degradation,
+    task_pairs,
+)
 from sr_utils.images import imresize, load_image, quantize, save_image
 
 DATA = Path(__file__).parent.parent / "data"
@@ -63,3 +71,26 @@ def test_too_few_pairs_leave_the_classifier_out(pairs):
     few = TaskPairs(pairs.clean[:3], pairs.degraded[:3])
     scores = score_degradation(few.clean, few, steps=5)
     assert "auc" not in scores and scores["akld"] > 0.5
+
+
+def test_patches_that_are_not_finite_are_counted_and_all_others_are_not():
+    torch.manual_seed(0)
+    config = DeFlowConfig(steps=1, hidden=8, features=8, encoder_blocks=1)
+    model = DeFlow(config).eval()
+    images = [torch.rand(3, 40, 48)]
+    seen, translate = [], model.translate
+
+    def spoilt(image, condition, *, temperature, generator):
+        seen.append((image, temperature))
+        out = translate(image, condition, temperature=temperature, generator=generator)
+        out[image.flatten(1).amax(1) == 0, 0, 3, 3] = torch.nan
+        out[image.flatten(1).amin(1) == 1, 1, 2, 2] = torch.inf
+        return out
+
+    assert non_finite_patches(model, images, patches=230) == 0
+    model.translate = spoilt
+    bad = non_finite_patches(model, images, patches=230)
+    patches = torch.cat([image for image, _ in seen]).flatten(1)
+    flat = patches.std(1) == 0
+    assert len(patches) == 230 and bad == int((flat & ((patches == 0) | (patches == 1)).all(1)).sum()) > 1
+    assert [temperature for _, temperature in seen] == [0.25, 0.5, 0.75, 1.0, 0.25]
