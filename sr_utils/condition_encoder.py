@@ -19,7 +19,7 @@ class ConditionEncoder(nn.Module):
 
     def __init__(self, config: DeFlowConfig):
         super().__init__()
-        self.checkpointing = config.checkpointing
+        self.checkpointing, self.mixed_precision = config.checkpointing, config.mixed_precision
         self.with_condition = config.shift == "gain"
         width = config.features
         self.first = nn.Conv2d(3, width, 3, padding=1)
@@ -29,16 +29,24 @@ class ConditionEncoder(nn.Module):
         )
 
     def forward(self, condition: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
+        with torch.autocast(condition.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision):
+            levels = self._levels(condition, sizes)
+        levels = [level.to(condition.dtype) for level in levels]
+        if not self.with_condition:
+            return levels
+        return [
+            torch.cat([level, _resized(condition, size)], dim=1) for level, size in zip(levels, sizes, strict=True)
+        ]
+
+    def _levels(self, condition: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
+        """Features of every level without the condition itself."""
         first = self.first(condition - 0.5)
         x = first
         for block in self.trunk:
             x = checkpoint(block, x, use_reentrant=False) if self.checkpointing else block(x)
-        encoded = first + x
-        features = []
-        for project, size in zip(self.projections, sizes, strict=True):
-            level = project(_resized(encoded, size))
-            features.append(torch.cat([level, _resized(condition, size)], dim=1) if self.with_condition else level)
-        return features
+        return [
+            project(_resized(first + x, size)) for project, size in zip(self.projections, sizes, strict=True)
+        ]
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

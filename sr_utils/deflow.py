@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, official_config
 from sr_utils.errors import UserError
-from sr_utils.flow_layers import squeeze, unsqueeze
+from sr_utils.flow_layers import ConditionNetwork, squeeze, unsqueeze
 from sr_utils.flow_parts import condition_encoder, flow_steps, latent_shift, split
 from sr_utils.latent_noise import LatentNoise, Population
 from sr_utils.level_features import LevelFeatures
@@ -77,6 +77,9 @@ class DeFlow(nn.Module):
                 ends = {"finest": not self.shifts, "coarsest": level == config.levels - 1}
                 self.shifts.append(latent_shift(config, channels, **ends))
         self.population = Population(STRENGTHS if config.shift == "gain" else 1)
+        for module in self.modules():
+            if isinstance(module, ConditionNetwork):
+                module.mixed_precision = config.mixed_precision
         self.register_buffer("domain_mean", torch.zeros(2, 3))
         self.register_buffer("domain_deviation", torch.ones(2, 3))
 

@@ -63,6 +63,9 @@ class DeFlowConfig:
     """Compute flow steps and RRDBs again in the backward pass instead of keeping what is inside: less memory, a third
     more time, the same numbers."""
 
+    mixed_precision: bool = False
+    """Compact form: the condition's networks compute in bfloat16, latents and log-determinants in full precision."""
+
     def __post_init__(self):
         if self.shift not in ("constant", "local", "gain"):
             raise UserError(f"shift {self.shift!r} is not known; choose constant, local or gain.")
@@ -71,6 +74,8 @@ class DeFlowConfig:
         object.__setattr__(self, "stacked_blocks", tuple(self.stacked_blocks))  # a list, when read from a file
         if self.form not in ("compact", "published"):
             raise UserError(f"form {self.form!r} is not known; choose compact or published.")
+        if self.form == "published" and self.mixed_precision:
+            raise UserError("The published form is held to released numbers, so mixed_precision must be off for it.")
         if self.form == "published" and self.shift == "gain":
             raise UserError("The published form has affine couplings, so shift='gain' does not suit it: choose local.")
 

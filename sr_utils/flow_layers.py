@@ -50,6 +50,21 @@ def zero_conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
     return conv
 
 
+class ConditionNetwork(nn.Sequential):
+    """A network whose answer steers an invertible layer.
+
+    With ``mixed_precision`` it computes in bfloat16, forward and backward, and answers in the precision that it was
+    asked in: latents and log-determinants, which are sums over thousands of values, never lose theirs.
+    """
+
+    mixed_precision = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.mixed_precision):
+            answer = super().forward(x)
+        return answer.to(x.dtype)
+
+
 class ActNorm(nn.Module):
     """Per-channel affine map whose first batch leaves it with zero mean and unit deviation (Glow, 3.1)."""
 
@@ -151,7 +166,8 @@ class AffineInjector(nn.Module):
     def __init__(self, channels: int, features: int, hidden: int, bound: float):
         super().__init__()
         self.bound = bound
-        self.network = nn.Sequential(nn.Conv2d(features, hidden, 1), nn.SiLU(), zero_conv(hidden, 2 * channels, 1))
+        first, last = nn.Conv2d(features, hidden, 1), zero_conv(hidden, 2 * channels, 1)
+        self.network = ConditionNetwork(first, nn.SiLU(), last)
 
     def _log_scale_and_shift(self, features: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = self.network(features).chunk(2, dim=1)
@@ -166,8 +182,8 @@ class AffineInjector(nn.Module):
         return z * (-log_scale).exp() - shift
 
 
-def _coupling_network(kept: int, features: int, hidden: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
+def _coupling_network(kept: int, features: int, hidden: int, out_channels: int) -> ConditionNetwork:
+    return ConditionNetwork(
         nn.Conv2d(kept + features, hidden, 3, padding=1),
         nn.SiLU(),
         nn.Conv2d(hidden, hidden, 1),
@@ -215,9 +231,8 @@ class LinearCoupling(nn.Module):
         kept, changed = channels // 2, channels - channels // 2
         self.filter = nn.Conv2d(kept, changed, 3, padding=1, bias=False)
         nn.init.zeros_(self.filter.weight)
-        self.network = nn.Sequential(
-            nn.Conv2d(features, hidden, 3, padding=1), nn.SiLU(), zero_conv(hidden, changed, 1)
-        )
+        first, last = nn.Conv2d(features, hidden, 3, padding=1), zero_conv(hidden, changed, 1)
+        self.network = ConditionNetwork(first, nn.SiLU(), last)
 
     def _moved(self, z: Tensor, features: Tensor, sign: int) -> Tensor:
         kept, changed = z[:, : z.shape[1] // 2], z[:, z.shape[1] // 2 :]
