@@ -95,7 +95,7 @@ _PROFILES = (
     ),
     Profile(
         name="gpu",
-        deflow=DeFlowConfig(steps=16, hidden=64, features=64, encoder_blocks=23),
+        deflow=DeFlowConfig(steps=16, hidden=64, features=64, encoder_blocks=23, mixed_precision=True),
         deflow_training=DeFlowTraining(steps=100_000, patch=160, batch=8, learning_rate=5e-4, degraded_grid=8),
         esrgan=RRDBNetConfig(features=64, growth=32, blocks=23),
         discriminator=DiscriminatorConfig(features=64),

@@ -63,6 +63,25 @@ def test_deflow_learns_both_domains(shift, of_degraded):
         assert sum(values[-10:]) / 10 < sum(values[:10]) / 10 - least, name
 
 
+def test_a_compiled_model_learns_the_same(monkeypatch):
+    """The switch, with the backend that generates no machine code, which would take minutes."""
+    flow, used = DeFlowConfig(levels=2, steps=1, hidden=8, features=8, encoder_blocks=1), []
+
+    def compiled(model):
+        used.append(model)
+        return torch_compile(model, backend="aot_eager")
+
+    torch_compile = torch.compile
+    plain, of_plain = run_deflow(replace(DEFLOW, steps=3), flow=flow)
+    monkeypatch.setattr(torch, "compile", compiled)
+    model, of_compiled = run_deflow(replace(DEFLOW, steps=3, compiled=True), flow=flow)
+    assert used == [model]
+    for one, other in zip(of_plain.curve("nll")[1], of_compiled.curve("nll")[1], strict=True):
+        assert one == pytest.approx(other, abs=0.01)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=0, atol=1e-3)
+
+
 def test_esrgan_learns_and_records_both_stages():
     _, history = run_esrgan(replace(ESRGAN, pixel_steps=60, learning_rate=2e-3))
     values = history.curve("pixel")[1]
