@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from sr_utils.checkpoints import save_model
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
@@ -55,6 +56,11 @@ class Shifts:
     output: Path = Path("figures/metrics/shifts.json")
 
 
+def model_path(states: Path, kind: str, steps: int, seed: int) -> Path:
+    """Where the trained weights of one kind and seed are."""
+    return states / f"{kind}_{steps}_{seed}_model.safetensors"
+
+
 def train_and_score(kind: str, seed: int, options: Shifts) -> dict[str, float]:
     """The scores of one kind and seed; kept beside the training state, so that nothing is done twice."""
     torch.set_num_threads(1)
@@ -71,6 +77,8 @@ def train_and_score(kind: str, seed: int, options: Shifts) -> dict[str, float]:
     history = train_deflow(model, clean, degraded, training, state_path=known.with_suffix(".safetensors"))
     if model.config.shift == "gain":
         calibrate_noise(model, clean, degraded)
+    about = {"kind": kind, "seed": seed, "steps": options.steps, **pairs_provenance(data), **describe_machine()}
+    save_model(model_path(resolve(options.states), kind, options.steps, seed), model, about)
     scores = score_model(model, data, seed=seed) | {
         f"nll_{name}": statistics.fmean(history.curve(f"nll_{name}")[1][-20:]) for name in ("clean", "degraded")
     }

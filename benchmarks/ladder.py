@@ -1,0 +1,164 @@
+"""From knowing nothing of a degradation to knowing all of it: one network, one budget, pairs from seven sources.
+
+`python -m benchmarks.ladder` fine-tunes the base ESRGAN on the training photographs, shrunk and then degraded by each
+source in turn, restores task 1's inputs and writes figures/metrics/ladder.json. Everything else is the same: start,
+photographs, number of draws, steps, and for each seed the very same crops.
+
+- ``esrgan_bicubic``: shrunk, and nothing else.
+- ``esrgan_white_noise``, ``esrgan_noise_model``: `noise_model`, its numbers read off the inputs.
+- ``esrgan_noise_patches``: grain cut out of the inputs.
+- ``esrgan_deflow_constant_shift``, ``esrgan_deflow``: translated by the models of `benchmarks.shifts`, which have
+  seen the same images for the same number of steps: the published start, and ours.
+- ``esrgan_oracle``: the true camera, with settings drawn anew. It alone knows the simulator, and is no method.
+
+What is finished is kept in ``states`` and not done again, and an interrupted training goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor
+
+from benchmarks.shifts import model_path
+from sr_utils.checkpoints import load_model
+from sr_utils.course import describe_machine
+from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
+from sr_utils.deflow import DeFlow
+from sr_utils.degradation_scores import pairs_provenance
+from sr_utils.esrgan import Discriminator, RRDBNet
+from sr_utils.evaluate import parameter_count, score_method, summarise, write_metrics
+from sr_utils.files import read_json, write_json
+from sr_utils.images import crop_to_multiple, quantize
+from sr_utils.noise_model import fit_noise_model
+from sr_utils.noise_patches import collect_noise, inject_noise
+from sr_utils.profiles import PROFILES
+from sr_utils.repository import resolve
+from sr_utils.sampling import restore_image, translate_image
+from sr_utils.training import train_esrgan
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Budget of the comparison."""
+
+    seeds: Sequence[int] = (0, 1, 2)
+    profile: str = "quick"
+    """Whose ESRGAN training and number of draws are used."""
+    sources: Sequence[str] = (
+        "esrgan_bicubic",
+        "esrgan_white_noise",
+        "esrgan_noise_model",
+        "esrgan_noise_patches",
+        "esrgan_deflow_constant_shift",
+        "esrgan_deflow",
+        "esrgan_oracle",
+    )
+    processes: int = 2
+    """Trainings at a time, on one thread each."""
+    deflow_steps: int = 1000
+    """Of the models of `benchmarks.shifts`."""
+    data_root: Path = Path("data")
+    shifts: Path = Path("runs/shifts")
+    states: Path = Path("runs/ladder")
+    output: Path = Path("figures/metrics/ladder.json")
+
+
+Degrade = Callable[[Tensor, int], Tensor]
+"""A degraded version of a clean image; the integer is the draw's seed."""
+
+
+def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
+    """How ``source`` degrades a clean image (3, H, W) of the inputs' size.
+
+    Raises
+    ------
+    ValueError: there is no such source.
+    """
+
+    def chance(seed: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed)
+
+    if source == "esrgan_bicubic":
+        return lambda image, seed: image
+    if source in ("esrgan_white_noise", "esrgan_noise_model"):
+        model = fit_noise_model(load_images(data.inputs), multiplicative=source == "esrgan_noise_model")
+        return lambda image, seed: model.add_to(image, chance(seed))
+    if source == "esrgan_noise_patches":
+        noise = collect_noise(load_images(data.inputs))
+        return lambda image, seed: inject_noise(image, noise, chance(seed))
+    kinds = {"esrgan_deflow_constant_shift": "deflow_constant_shift", "esrgan_deflow": "deflow_gain_shift"}
+    if source in kinds:
+        flow = load_model(model_path(resolve(options.shifts), kinds[source], options.deflow_steps, 0), DeFlow)
+        return lambda image, seed: translate_image(flow, image, seed=seed)
+    if source != "esrgan_oracle":
+        raise ValueError(f"There is no source {source!r}.")
+    # Imported here and nowhere above, so that no other source has the simulator within reach.
+    from sr_utils.camera import sample_parameters, simulate_camera
+
+    def shoot(image: Tensor, seed: int) -> Tensor:
+        generator = chance(seed)
+        return simulate_camera(image, sample_parameters(generator), generator)
+
+    return shoot
+
+
+def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]:
+    """The scores of one source and seed; kept, so that nothing is done twice."""
+    torch.set_num_threads(1)
+    known = resolve(options.states) / f"{source}_{options.profile}_{seed}.json"
+    if known.is_file():
+        return read_json(known)
+    data, profile = open_data_root(resolve(options.data_root)), PROFILES[options.profile]
+    degrade = degradation(source, data, options)
+    clean = clean_at_input_size(data.train, data.scale)
+    truths = [crop_to_multiple(image, data.scale) for image in load_images(data.train)]
+    inputs = [
+        [quantize(degrade(image, 1000 * draw + index)) for draw in range(profile.draws)]
+        for index, image in enumerate(clean)
+    ]
+    network = load_model(resolve(f"checkpoints/base_esrgan_x{data.scale}.safetensors"), RRDBNet)
+    discriminator = load_model(resolve("checkpoints/base_discriminator.safetensors"), Discriminator)
+    training = replace(profile.esrgan_training, seed=seed)
+    samples = PairSampler(inputs, truths, training.patch, data.scale, seed=seed)
+    train_esrgan(network, discriminator, samples, training, state_path=known.with_suffix(".safetensors"), save_every=50)
+    network.to(memory_format=torch.contiguous_format)
+    scores = summarise(score_method(lambda low: restore_image(network, low), data.pairs, label=source))
+    write_json(known, scores | {"parameters": parameter_count(network)})
+    known.with_suffix(".safetensors").unlink(missing_ok=True)
+    return read_json(known)
+
+
+def main(options: Ladder) -> None:
+    """Train, score, print and write."""
+    begun = time.monotonic()
+    jobs = [(source, seed) for seed in options.seeds for source in options.sources]
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(train_and_score, source, seed, options) for source, seed in jobs]
+        scores = {job: future.result() for job, future in zip(jobs, running, strict=True)}
+    rows = []
+    for source in options.sources:
+        runs = [scores[source, seed] for seed in options.seeds]
+        row = {"method": source, "seeds": len(runs)}
+        for name in runs[0]:
+            row[name] = statistics.fmean(run[name] for run in runs)
+            if len(runs) > 1 and name in ("psnr", "ssim", "lpips"):
+                row[f"{name}_std"] = statistics.stdev(run[name] for run in runs)
+        rows.append(row)
+        print(", ".join(f"{name} {value:.4g}" if name != "method" else value for name, value in row.items()))
+    about = {"profile": options.profile, "seed": options.seeds[0], **describe_machine()}
+    about["seconds"] = round(time.monotonic() - begun, 1)
+    data = open_data_root(resolve(options.data_root))
+    write_metrics(resolve(options.output), about | pairs_provenance(data), rows)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Ladder, description=__doc__))
