@@ -30,6 +30,7 @@ from torch import Tensor
 
 from benchmarks.shifts import model_path
 from sr_utils.checkpoints import load_model
+from sr_utils.compression import estimate_qualities
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow
@@ -42,7 +43,7 @@ from sr_utils.noise_model import fit_noise_model
 from sr_utils.noise_patches import collect_noise, inject_noise
 from sr_utils.profiles import PROFILES
 from sr_utils.repository import resolve
-from sr_utils.sampling import restore_image, translate_image
+from sr_utils.sampling import degrade_image, restore_image
 from sr_utils.training import train_esrgan
 
 
@@ -98,7 +99,9 @@ def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
     kinds = {"esrgan_deflow_constant_shift": "deflow_constant_shift", "esrgan_deflow": "deflow_gain_shift"}
     if source in kinds:
         flow = load_model(model_path(resolve(options.shifts), kinds[source], options.deflow_steps, 0), DeFlow)
-        return lambda image, seed: translate_image(flow, image, seed=seed)
+        # The published way knows of no compression, and ours reads it off the inputs.
+        qualities = estimate_qualities(load_images(data.inputs)) if source == "esrgan_deflow" else []
+        return lambda image, seed: degrade_image(flow, image, qualities=qualities, seed=seed)
     if source != "esrgan_oracle":
         raise ValueError(f"There is no source {source!r}.")
     # Imported here and nowhere above, so that no other source has the simulator within reach.

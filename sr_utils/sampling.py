@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from sr_utils import fidelity
 from sr_utils.deflow import DeFlow, condition_of
+from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
@@ -65,6 +66,27 @@ def translate_image(
     """
     options = {"temperature": temperature, "seed": seed, "device": device, "tile": tile, "overlap": overlap}
     return _translated_bytes(model, clean, **options).float().div_(255)
+
+
+def degrade_image(
+    model: DeFlow,
+    clean: Tensor,
+    *,
+    qualities: Sequence[int] = (),
+    temperature: float = 1.0,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Tensor:
+    """`translate_image`, then JPEG compression at one of ``qualities``, drawn by ``seed``; none if there are none.
+
+    Compression rounds the image's blocks, which no noise resembles. Its quality need not be learned: real degraded
+    images show theirs, see `compression.estimate_qualities`.
+    """
+    degraded = translate_image(model, clean, temperature=temperature, seed=seed, device=device)
+    if not qualities:
+        return degraded
+    drawn = torch.randint(len(qualities), (), generator=torch.Generator().manual_seed(seed))
+    return jpeg(degraded, qualities[int(drawn)])
 
 
 def _translated_bytes(
@@ -130,6 +152,7 @@ def calibrate_temperature(
     real: list[Tensor],
     *,
     temperatures: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5),
+    qualities: Sequence[int] = (),
     seed: int = 0,
     device: str = "cpu",
 ) -> Calibration:
@@ -138,6 +161,7 @@ def calibrate_temperature(
     Parameters
     ----------
     clean, real: images (3, H, W) in [0, 1] at one resolution; they need not show the same.
+    qualities: as in `degrade_image`.
     temperatures: increasing candidates. Between two of them the answer is interpolated; outside, it is the nearest.
 
     Notes
@@ -150,7 +174,9 @@ def calibrate_temperature(
     deviations = []
     for temperature in temperatures:
         generated = [
-            translate_image(model, image, temperature=temperature, seed=seed + index, device=device)
+            degrade_image(
+                model, image, qualities=qualities, temperature=temperature, seed=seed + index, device=device
+            )
             for index, image in enumerate(clean)
         ]
         deviations.append(_flat_deviation(generated))
@@ -181,16 +207,18 @@ def make_pairs(
     *,
     scale: int,
     temperatures: list[float],
+    qualities: Sequence[int] = (),
     seed: int = 0,
     model_path: Path | None = None,
 ) -> PairFolders:
     """Write training pairs: each clean photograph, and a degraded version of it at 1/scale for each temperature.
 
-    Images go to ``run_root/pairs/truth`` and ``run_root/pairs/draw_0``... as PNG. What an earlier call with the
-    same model file, photographs and settings wrote is kept, so an interrupted call continues.
+    Each is compressed at one of ``qualities``, as in `degrade_image`. Images go to ``run_root/pairs/truth`` and
+    ``run_root/pairs/draw_0``... as PNG. What an earlier call with the same model file, photographs and settings wrote
+    is kept, so an interrupted call continues.
     """
     folder = Path(run_root) / "pairs"
-    settings = {"scale": scale, "temperatures": list(temperatures), "seed": seed}
+    settings = {"scale": scale, "temperatures": list(temperatures), "qualities": list(qualities), "seed": seed}
     settings |= {"photographs": checksum(paths), "model": checksum([model_path]) if model_path else ""}
     stamp = folder / "settings.json"
     unchanged = bool(model_path) and stamp.is_file() and read_json(stamp) == settings
@@ -210,7 +238,8 @@ def make_pairs(
         clean = quantize(imresize(truth, 1 / scale))
         for draw, target in enumerate(targets[:-1]):
             image_seed = seed + draw * len(paths) + index
-            save_image(translate_image(model, clean, temperature=temperatures[draw], seed=image_seed), target)
+            options = {"qualities": qualities, "temperature": temperatures[draw], "seed": image_seed}
+            save_image(degrade_image(model, clean, **options), target)
             made += 1
         save_image(truth, targets[-1])
     return PairFolders(result.truth, result.draws, made)

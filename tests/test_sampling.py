@@ -7,11 +7,13 @@ import torch
 
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
 from sr_utils.images import load_image, save_image
 from sr_utils.sampling import (
     calibrate_temperature,
+    degrade_image,
     make_pairs,
     restore_folder,
     restore_image,
@@ -104,6 +106,23 @@ def test_pairs_are_made_once_and_continue(flow, tmp_path):
     (first.truth / "000_a.png").unlink()
     again = make()
     assert again.made == 2 and torch.equal(again.load()[0][0][0], inputs[0][0])
+
+
+def test_a_degraded_image_is_compressed_at_one_of_the_qualities(flow, tmp_path):
+    image = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
+    plain = translate_image(flow, image, seed=3)
+    assert torch.equal(degrade_image(flow, image, seed=3), plain)
+    expected = [jpeg(plain, quality) for quality in (30, 90)]
+    drawn = degrade_image(flow, image, qualities=[30, 90], seed=3)
+    assert any(torch.equal(drawn, each) for each in expected)
+    chosen = {tuple(degrade_image(flow, image, qualities=[30, 90], seed=seed)[0, 0].tolist()) for seed in range(12)}
+    assert len(chosen) == 12
+    save_image(torch.rand(3, 48, 64), tmp_path / "a.png")
+    options = {"scale": 2, "temperatures": [1.0], "model_path": save_model(tmp_path / "flow.safetensors", flow, {})}
+    plain = make_pairs(flow, [tmp_path / "a.png"], tmp_path / "run", **options)
+    before = plain.load()[0][0][0]
+    compressed = make_pairs(flow, [tmp_path / "a.png"], tmp_path / "run", qualities=[20], **options)
+    assert compressed.made == 1 and torch.equal(compressed.load()[0][0][0], jpeg(before, 20))
 
 
 def test_the_calibrated_temperature_gives_real_and_generated_images_the_same_noise():
