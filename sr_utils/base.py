@@ -65,6 +65,10 @@ class GenericPairSampler:
         clean = high if self.scale == 1 else imresize(high, 1 / self.scale).clamp(0, 1)
         return quantize(self.degradation(clean, self.crops.generator)), high
 
+    def sources(self) -> list[Tensor]:
+        """All photographs."""
+        return self.crops.sources()
+
     def state(self) -> Tensor:
         """Where the sequence stands; see `PatchSampler.state`."""
         return self.crops.state()

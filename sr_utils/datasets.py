@@ -182,6 +182,10 @@ class PatchSampler:
             patches.append(patch if self.grid > 1 else _turn(patch, self._integer(8)))
         return torch.stack(patches)
 
+    def sources(self) -> list[torch.Tensor]:
+        """All images that patches are taken from."""
+        return self.images
+
     def state(self) -> torch.Tensor:
         """Where the sequence stands (a uint8 tensor), for `load_state` of a sampler of the same images."""
         return self.generator.get_state()
@@ -231,6 +235,10 @@ class PairSampler(PatchSampler):
         self.inputs = [list(draws) for draws in inputs]
         self.truths = list(truths)
         self.scale = scale
+
+    def sources(self) -> list[torch.Tensor]:
+        """All inputs and all truths."""
+        return [*(draw for draws in self.inputs for draw in draws), *self.truths]
 
     def next(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """New batches (batch, 3, patch, patch) and (batch, 3, scale * patch, scale * patch)."""

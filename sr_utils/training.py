@@ -9,6 +9,8 @@ threads). They run on the device that they are given.
 from __future__ import annotations
 
 import math
+import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -129,11 +131,30 @@ def descend(loss: Tensor, optimiser: torch.optim.Optimizer, clip: float, *, rate
     optimiser.step()
 
 
-class _Run:
-    """What both loops save and restore: modules, averages, optimisers, samplers, random state, history."""
+def _fingerprint(tensors: Iterable[Tensor]) -> int:
+    """A number that changes with any value of the tensors."""
+    found = 0
+    for tensor in tensors:
+        found = zlib.crc32(tensor.detach().cpu().contiguous().numpy(), found)
+    return found
 
-    def __init__(self, config, parts: dict[str, nn.Module | torch.optim.Optimizer], samplers: dict, state_path):
+
+class _Run:
+    """What both loops save and restore: modules, averages, optimisers, samplers, random state, history.
+
+    ``origin`` is what a run starts from, images and weights; with others, an old state is no state of this run.
+    """
+
+    def __init__(
+        self,
+        config,
+        parts: dict[str, nn.Module | torch.optim.Optimizer],
+        samplers: dict,
+        state_path,
+        origin: Iterable[Tensor],
+    ):
         self.config, self.parts, self.samplers = asdict(config), parts, samplers
+        self.origin = 0 if state_path is None else _fingerprint(origin)
         self.state_path = None if state_path is None else Path(state_path)
         self.history, self.start = History(), 0
 
@@ -145,6 +166,11 @@ class _Run:
         if state["config"] != self.config:
             raise UserError(
                 f"The training state {self.state_path} was written with other settings; delete it to start again."
+            )
+        if state["origin"] != self.origin:
+            raise UserError(
+                f"The training state {self.state_path} was written with other images or starting weights; "
+                "delete it to start again."
             )
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
@@ -160,6 +186,7 @@ class _Run:
             self.state_path,
             {
                 "config": self.config,
+                "origin": self.origin,
                 "step": step,
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
                 "samplers": {name: sampler.state() for name, sampler in self.samplers.items()},
@@ -206,7 +233,8 @@ def train_deflow(
         "clean": PatchSampler(clean, config.patch, seed=config.seed),
         "degraded": PatchSampler(degraded, config.patch, seed=config.seed + 1, grid=config.degraded_grid),
     }
-    run = _Run(config, {"model": model, "average": average, "optimiser": optimiser}, samplers, state_path)
+    parts = {"model": model, "average": average, "optimiser": optimiser}
+    run = _Run(config, parts, samplers, state_path, [*model.state_dict().values(), *clean, *degraded])
     run.resume()
     half = config.batch // 2
     domain = torch.tensor([CLEAN] * half + [DEGRADED] * (config.batch - half), device=device)
@@ -271,7 +299,8 @@ def train_esrgan(
         perceptual = PerceptualLoss(imagenet_features("vgg16")).to(device, memory_format=torch.channels_last)
     parts = {"network": network, "discriminator": discriminator, "average": average}
     parts |= {f"{name}_optimiser": optimiser for name, optimiser in optimisers.items()}
-    run = _Run(config, parts, {"pairs": samples}, state_path)
+    start = (*network.state_dict().values(), *discriminator.state_dict().values())
+    run = _Run(config, parts, {"pairs": samples}, state_path, [*start, *samples.sources()])
     run.resume()
     steps = config.pixel_steps + config.gan_steps
     last = steps if stop_after is None else min(stop_after, steps)

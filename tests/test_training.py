@@ -100,6 +100,25 @@ def test_an_interrupted_run_ends_bit_equal(run, tmp_path):
         assert torch.equal(resumed.state_dict()[name], value), name
 
 
+def test_a_state_of_other_images_or_weights_is_refused(tmp_path):
+    state = tmp_path / "state.safetensors"
+    clean, degraded = smooth(3, 0), smooth(3, 1, 0.02)
+
+    def run(clean, degraded, seed=0):
+        torch.manual_seed(seed)
+        return train_deflow(DeFlow(FLOW), clean, degraded, DEFLOW, state_path=state, stop_after=2)
+
+    run(clean, degraded)
+    run(clean, degraded)
+    brighter = [*degraded[:-1], degraded[-1].clone()]
+    brighter[-1][0, 0, 0] += 0.01
+    for others in ((clean, brighter), (degraded, clean), (clean[:2], degraded)):
+        with pytest.raises(UserError, match="other images or starting weights; delete it to start again"):
+            run(*others)
+    with pytest.raises(UserError, match="other images or starting weights"):
+        run(clean, degraded, seed=1)
+
+
 def test_a_state_of_other_settings_is_refused(tmp_path):
     state = tmp_path / "state.safetensors"
     run_deflow(state_path=state, stop_after=2)
