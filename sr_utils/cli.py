@@ -119,6 +119,7 @@ def translate(
     images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.Positional],
     *,
+    like: Path | None = None,
     temperature: float = 1.0,
     seed: int = 0,
     tile: int = 768,
@@ -133,6 +134,8 @@ def translate(
         folder of clean images, at the size of the degraded ones.
     output
         folder for the results, as PNG of the same names.
+    like
+        folder of real degraded images: the results are compressed as those show that they were.
     temperature
         scales the noise that is drawn.
     seed
@@ -140,13 +143,20 @@ def translate(
     tile
         side in pixels of what is degraded at once: less takes less memory.
     """
-    from sr_utils.images import list_images
+    from sr_utils.compression import estimate_qualities
+    from sr_utils.images import list_images, load_image
     from sr_utils.sampling import translate_folder
     from sr_utils.weights import load_deflow
 
     model, paths = load_deflow(weights), list_images(images)
-    written = translate_folder(model, paths, output, temperature=temperature, seed=seed, tile=tile)
+    qualities = estimate_qualities(map(load_image, list_images(like))) if like else []
+    written = translate_folder(
+        model, paths, output, qualities=qualities, temperature=temperature, seed=seed, tile=tile
+    )
     print(f"Wrote {len(written)} images to {output}")
+    if like:
+        what = "the results are compressed likewise" if qualities else "the results are not compressed"
+        print(f"{len(qualities)} images of {like} show a JPEG quality: {what}.")
 
 
 @app.command

@@ -20,7 +20,7 @@ library scales them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -90,6 +90,6 @@ def estimate_quality(image: Tensor) -> int | None:
     return best if evidence[best] > EVIDENCE else None
 
 
-def estimate_qualities(images: Sequence[Tensor]) -> list[int]:
+def estimate_qualities(images: Iterable[Tensor]) -> list[int]:
     """The qualities of those images (3, H, W) that show one, in their order."""
     return [quality for quality in map(estimate_quality, images) if quality is not None]

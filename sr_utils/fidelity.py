@@ -167,6 +167,19 @@ def neighbour_correlation(residual: Tensor, *, reach: int = 3) -> Tensor:
     return products / products[reach, reach].clamp_min(1e-12)
 
 
+def draw_correlation(draws: Sequence[Tensor], certain: Tensor) -> float:
+    """Mean correlation between what chance put into different draws of one image; 0 if they are independent.
+
+    Parameters
+    ----------
+    draws: two or more degraded versions (3, H, W) of one clean image.
+    certain: the same image degraded without chance, which is subtracted.
+    """
+    chance = torch.stack([(draw - certain).double().flatten() for draw in draws])
+    between = torch.corrcoef(chance)[~torch.eye(len(chance), dtype=torch.bool)]
+    return between.nan_to_num().mean().item()
+
+
 def signal_dependence(
     levels: Tensor, residual: Tensor, *, bins: int = 8, fewest: int = 500
 ) -> tuple[Tensor, Tensor]:

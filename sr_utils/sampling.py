@@ -83,10 +83,13 @@ def degrade_image(
     images show theirs, see `compression.estimate_qualities`.
     """
     degraded = translate_image(model, clean, temperature=temperature, seed=seed, device=device)
-    if not qualities:
-        return degraded
+    return _compressed(degraded, qualities, seed) if qualities else degraded
+
+
+def _compressed(image: Tensor, qualities: Sequence[int], seed: int) -> Tensor:
+    """An image (3, H, W) in [0, 1] as JPEG of a quality that is drawn by ``seed``."""
     drawn = torch.randint(len(qualities), (), generator=torch.Generator().manual_seed(seed))
-    return jpeg(degraded, qualities[int(drawn)])
+    return jpeg(image, qualities[int(drawn)])
 
 
 def _translated_bytes(
@@ -287,6 +290,7 @@ def translate_folder(
     paths: list[Path],
     folder: str | Path,
     *,
+    qualities: Sequence[int] = (),
     temperature: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
@@ -294,12 +298,16 @@ def translate_folder(
 ) -> list[Path]:
     """Degrade every image of ``paths`` into ``folder`` as PNG of the same stem; returns the written paths.
 
-    Image number i is drawn with ``seed + i``, so the result repeats and no two images share their noise.
+    Image number i is drawn with ``seed + i``, so the result repeats and no two images share their noise. With
+    ``qualities`` it is compressed at one of them, as in `degrade_image`.
     """
     written = []
     for index, path in enumerate(progress(paths, label="Translate", total=len(paths))):
         target = Path(folder) / f"{path.stem}.png"
         options = {"temperature": temperature, "device": device, "tile": tile, "overlap": TRANSLATION_OVERLAP}
-        save_image(_translated_bytes(model, load_image(path), seed=seed + index, **options), target)
+        degraded = _translated_bytes(model, load_image(path), seed=seed + index, **options)
+        if qualities:
+            degraded = _compressed(degraded.float().div_(255), qualities, seed + index)
+        save_image(degraded, target)
         written.append(target)
     return written

@@ -8,9 +8,10 @@ import torch
 from sr_utils import cli, graph, headline, publish
 from sr_utils.checkpoints import save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
-from sr_utils.images import image_size, save_image
+from sr_utils.images import image_size, load_image, save_image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,5 +79,13 @@ def test_folders_are_translated_and_restored(monkeypatch, capsys, tmp_path):
         call(monkeypatch, command, weights, tmp_path / "in", tmp_path / command)
         assert "Wrote 2 images" in capsys.readouterr().out
         assert [image_size(tmp_path / command / f"{name}.png") for name in ("a", "b")] == [size, size]
+    photograph = load_image(ROOT / "data" / "clean" / "bee.png")[:, :96, :96]
+    save_image(jpeg(photograph, 40), tmp_path / "like" / "real.png")
+    like = ("--like", tmp_path / "like")
+    call(monkeypatch, "translate", tmp_path / "translate.safetensors", tmp_path / "in", tmp_path / "likewise", *like)
+    assert "1 images of" in capsys.readouterr().out
+    for name in ("a", "b"):
+        plain, compressed = (load_image(tmp_path / folder / f"{name}.png") for folder in ("translate", "likewise"))
+        assert torch.equal(compressed, jpeg(plain, 40)) and not torch.equal(compressed, plain)
     with pytest.raises(SystemExit, match="holds RRDBNet, not DeFlow"):
         call(monkeypatch, "translate", tmp_path / "restore.safetensors", tmp_path / "in", tmp_path / "out")

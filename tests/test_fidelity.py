@@ -77,6 +77,14 @@ def test_flat_patches_are_those_with_little_content_however_noisy_and_not_the_cl
     torch.testing.assert_close(flat.residual.sum(0), expected.sum(0), atol=1e-6, rtol=0)
 
 
+def test_draws_with_noise_of_their_own_are_uncorrelated_and_shared_noise_shows():
+    certain, shared = torch.rand(3, 64, 64), white(3, 64, 64, seed=9)
+    own = [white(3, 64, 64, seed=seed) for seed in range(4)]
+    assert abs(fidelity.draw_correlation([certain + part for part in own], certain)) < 0.01
+    found = fidelity.draw_correlation([certain + part + shared for part in own], certain)
+    assert found == pytest.approx(0.5, abs=0.02)
+
+
 def test_flat_places_are_the_patches_that_flat_patches_takes():
     image = mosaic(["wave", "flat", "black", "flat", "wave", "white"])
     places = fidelity.flat_places(image, share=0.5)
