@@ -359,7 +359,8 @@ class DeFlow(nn.Module):
             if domain != DEGRADED:
                 return latent
             latent = latent * self.population.log_contrast.exp()
-            return shift.transport(latent, of_shift[level].to(latent), context, temperature=temperature)
+            noise = of_shift[level].to(latent)
+            return shift.transport(latent, noise, context, self.population, temperature=temperature)
 
         drawn = self._inverse(of_clean, self._features(condition, height, width), moved)
         if self.config.domain_normalisation and domain == DEGRADED:

@@ -100,10 +100,16 @@ class GainShift(nn.Module):
         """Q = exp(A - Aᵀ), orthogonal, (C, C)."""
         return torch.matrix_exp(self.turn - self.turn.T)
 
-    def mixture(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-weights and log-variances of the clean components, each (N, C, components, H, W)."""
+    def mixture(self, context: Tensor, population: Population | None = None) -> tuple[Tensor, Tensor]:
+        """Log-weights and log-variances of the clean components, each (N, C, components, H, W).
+
+        Of clean images, or, given the ``population``, of what the degraded ones were before: its scenes' contrast.
+        """
         raw = self.scales(context - 0.5).unflatten(1, (2, self.channels, COMPONENTS))
-        return raw[:, 0].log_softmax(2), self.start[:, None, None] + bounded(raw[:, 1], SCALE_BOUND)
+        log_variance = self.start[:, None, None] + bounded(raw[:, 1], SCALE_BOUND)
+        if population is not None:
+            log_variance = log_variance + 2 * population.log_contrast
+        return raw[:, 0].log_softmax(2), log_variance
 
     def noise_log_variance(self, context: Tensor) -> Tensor:
         """log a², (N, C, H, W), at strength 1."""
@@ -117,20 +123,31 @@ class GainShift(nn.Module):
 
     def degraded_log_prob(self, z: Tensor, context: Tensor, population: Population) -> Tensor:
         """Log-density of degraded latents (N, C, H, W) at each strength of noise an image may have; shape (N, S)."""
-        log_weight, log_variance = self.mixture(context)
+        log_weight, log_variance = self.mixture(context, population)
         centred = torch.einsum("ji,njhw->nihw", self.rotation(), z) - self.mean[:, None, None]
-        kept = (log_variance + 2 * (self.log_gains()[:, None, None, None] + population.log_contrast)).exp()
+        kept = (log_variance + 2 * self.log_gains()[:, None, None, None]).exp()
         noise = self.noise_log_variance(context).exp().unsqueeze(2)
         variances = (kept + noise * each.exp() for each in population.log_strengths)
         return torch.stack([_mixture_log_prob(centred, log_weight, variance) for variance in variances], dim=1)
 
-    def transport(self, z: Tensor, noise: LatentNoise, context: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """A degraded latent for a clean one. Temperature scales all that is drawn, noise and fresh detail."""
+    def transport(
+        self,
+        z: Tensor,
+        noise: LatentNoise,
+        context: Tensor,
+        population: Population | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """A degraded latent for a clean one, of a clean image or of a scene of the ``population``.
+
+        Temperature scales all that is drawn, noise and fresh detail.
+        """
         rotation, gain = self.rotation(), self.gains()[:, None, None]
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
         variance = (self.noise_log_variance(context) + noise.log_strength[:, None, None, None]).exp()
         if self.coherence < 1:
-            log_weight, log_variance = self.mixture(context)
+            log_weight, log_variance = self.mixture(context, population)
             log_posterior = log_weight - 0.5 * (rotated.unsqueeze(2).square() / log_variance.exp() + log_variance)
             detail = log_variance.gather(2, _choose(log_posterior, noise.uniform)).squeeze(2).exp()
             variance = variance + gain.square() * (1 - self.coherence**2) * detail
@@ -149,8 +166,8 @@ class GainShift(nn.Module):
         """
         rotation = self.rotation()
         centred = (torch.einsum("ji,njhw->nihw", rotation, z) - self.mean[:, None, None]).unsqueeze(2)
-        log_weight, log_variance = self.mixture(context)
-        gain, variance = self.gains()[:, None, None, None], (log_variance + 2 * population.log_contrast).exp()
+        log_weight, log_variance = self.mixture(context, population)
+        gain, variance = self.gains()[:, None, None, None], log_variance.exp()
         added = (self.noise_log_variance(context) + noise.log_strength[:, None, None, None]).exp().unsqueeze(2)
         added = added + gain.square() * (1 - self.coherence**2) * variance
         gain = self.coherence * gain

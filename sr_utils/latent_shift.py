@@ -111,7 +111,13 @@ class ConstantShift(GaussianShift):
         return -0.5 * squared - positions * torch.log(torch.diagonal(lower)).sum() - constant
 
     def transport(
-        self, z: Tensor, noise: LatentNoise, context: Tensor | None = None, *, temperature: float = 1.0
+        self,
+        z: Tensor,
+        noise: LatentNoise,
+        context: Tensor | None = None,
+        population: Population | None = None,
+        *,
+        temperature: float = 1.0,
     ) -> Tensor:
         """A degraded latent for a clean one: z + u. Temperature scales the deviation of u, not its mean."""
         coloured = torch.einsum("ij,njhw->nihw", self.factor, noise.normal)
@@ -192,7 +198,13 @@ class LocalShift(GaussianShift):
         return standard_log_prob(standard) - 0.5 * sum_image(log_variance.expand_as(z))
 
     def transport(
-        self, z: Tensor, noise: LatentNoise, context: Tensor | None = None, *, temperature: float = 1.0
+        self,
+        z: Tensor,
+        noise: LatentNoise,
+        context: Tensor | None = None,
+        population: Population | None = None,
+        *,
+        temperature: float = 1.0,
     ) -> Tensor:
         """A degraded latent for a clean one. Temperature scales the deviation of the noise, nothing else."""
         mean, log_variance = self.moments(context)

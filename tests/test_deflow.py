@@ -227,6 +227,22 @@ def test_samples_have_the_latents_of_their_domain(config, domain):
     assert torch.equal(*(model.sample(condition, domain, temperature=0.0) for _ in range(2)))
 
 
+def test_degraded_samples_have_the_contrast_of_the_degraded_scenes():
+    """Of every coordinate the variance is k² c² σ² and the noise's, whatever the coherence."""
+    model, condition = random_model(replace(SMALL, shift="gain", coherence=0.3)), torch.full((4, 3, 16, 16), 0.4)
+    model.population.log_contrast.data.fill_(-0.7)
+    model.population.weights.data = torch.tensor([-50.0, -50.0, 0.0, -50.0, -50.0]).double()
+    condition = condition.double()
+    drawn = model.sample(condition, DEGRADED, generator=torch.Generator().manual_seed(0))
+    latent, context = model.encode_in_context(drawn, condition)[0]
+    shift = model.shifts[0]
+    log_weight, log_variance = shift.mixture(context)
+    clean = (log_weight.exp() * log_variance.exp()).sum(2).mean((0, 2, 3))
+    expected = shift.gains() ** 2 * math.exp(-1.4) * clean + shift.noise_log_variance(context).exp().mean((0, 2, 3))
+    rotated = torch.einsum("ji,njhw->nihw", shift.rotation(), latent) - shift.mean[:, None, None]
+    torch.testing.assert_close(rotated.square().mean((0, 2, 3)), expected, rtol=0.06, atol=0)
+
+
 def test_only_the_finest_details_are_drawn_afresh():
     model = DeFlow(replace(SMALL, shift="gain", coherence=0.3))
     assert [shift.coherence for shift in model.shifts] == [0.3] + [1.0] * (len(model.shifts) - 1)
