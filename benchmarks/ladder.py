@@ -16,27 +16,22 @@ What is finished is kept in ``states`` and not done again, and an interrupted tr
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 import tyro
 from torch import Tensor
 
+from benchmarks.comparison import compare
 from benchmarks.shifts import model_path
 from sr_utils.checkpoints import load_model
 from sr_utils.compression import estimate_qualities
-from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow
-from sr_utils.degradation_scores import pairs_provenance
 from sr_utils.esrgan import Discriminator, RRDBNet
-from sr_utils.evaluate import parameter_count, score_method, summarise, write_metrics
+from sr_utils.evaluate import parameter_count, score_method, summarise
 from sr_utils.files import read_json, write_json
 from sr_utils.images import crop_to_multiple, quantize
 from sr_utils.noise_model import fit_noise_model
@@ -135,32 +130,16 @@ def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]
     train_esrgan(network, discriminator, samples, training, state_path=known.with_suffix(".safetensors"), save_every=50)
     network.to(memory_format=torch.contiguous_format)
     scores = summarise(score_method(lambda low: restore_image(network, low), data.pairs, label=source))
-    write_json(known, scores | {"parameters": parameter_count(network)})
+    scores |= {"parameters": parameter_count(network)}
+    write_json(known, scores)
     known.with_suffix(".safetensors").unlink(missing_ok=True)
-    return read_json(known)
+    return scores
 
 
 def main(options: Ladder) -> None:
     """Train, score, print and write."""
-    begun = time.monotonic()
-    jobs = [(source, seed) for seed in options.seeds for source in options.sources]
-    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(train_and_score, source, seed, options) for source, seed in jobs]
-        scores = {job: future.result() for job, future in zip(jobs, running, strict=True)}
-    rows = []
-    for source in options.sources:
-        runs = [scores[source, seed] for seed in options.seeds]
-        row = {"method": source, "seeds": len(runs)}
-        for name in runs[0]:
-            row[name] = statistics.fmean(run[name] for run in runs)
-            if len(runs) > 1 and name in ("psnr", "ssim", "lpips"):
-                row[f"{name}_std"] = statistics.stdev(run[name] for run in runs)
-        rows.append(row)
-        print(", ".join(f"{name} {value:.4g}" if name != "method" else value for name, value in row.items()))
-    about = {"profile": options.profile, "seed": options.seeds[0], **describe_machine()}
-    about["seconds"] = round(time.monotonic() - begun, 1)
-    data = open_data_root(resolve(options.data_root))
-    write_metrics(resolve(options.output), about | pairs_provenance(data), rows)
+    spread_of = ("psnr", "ssim", "lpips")
+    compare(train_and_score, options.sources, options, profile=options.profile, about={}, spread_of=spread_of)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,19 @@ finds them. With the defaults, about half an hour on two cores.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 import tyro
 
+from benchmarks.comparison import compare
 from sr_utils.checkpoints import save_model
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import pairs_provenance, score_degradation, task_pairs
-from sr_utils.evaluate import write_metrics
 from sr_utils.files import read_json, write_json
 from sr_utils.noise_calibration import calibrate_noise
 from sr_utils.repository import resolve
@@ -95,25 +92,7 @@ def score_model(model: DeFlow, data: DataRoot, *, seed: int) -> dict[str, float]
 
 def main(options: Shifts) -> None:
     """Train, score, print and write."""
-    begun = time.monotonic()
-    jobs = [(kind, seed) for kind in options.kinds for seed in options.seeds]
-    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(train_and_score, kind, seed, options) for kind, seed in jobs]
-        scores = {job: future.result() for job, future in zip(jobs, running, strict=True)}
-    rows = []
-    for kind in options.kinds:
-        runs = [scores[kind, seed] for seed in options.seeds]
-        row = {"method": kind, "steps": options.steps, "seeds": len(runs)}
-        for name in runs[0]:
-            row[name] = statistics.fmean(run[name] for run in runs)
-            if len(runs) > 1:
-                row[f"{name}_std"] = statistics.stdev(run[name] for run in runs)
-        rows.append(row)
-        print(", ".join(f"{name} {value:.3g}" if name != "method" else value for name, value in row.items()))
-    about = {"profile": "bench", "seed": options.seeds[0], **describe_machine()}
-    about["seconds"] = round(time.monotonic() - begun, 1)
-    data = open_data_root(resolve(options.data_root))
-    write_metrics(resolve(options.output), about | pairs_provenance(data), rows)
+    compare(train_and_score, options.kinds, options, profile="bench", about={"steps": options.steps})
 
 
 if __name__ == "__main__":

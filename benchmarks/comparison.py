@@ -1,0 +1,64 @@
+"""What the benchmarks that train share: jobs side by side, a row a method with means over seeds, and the file."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+from sr_utils.course import describe_machine
+from sr_utils.datasets import open_data_root
+from sr_utils.degradation_scores import pairs_provenance
+from sr_utils.evaluate import write_metrics
+from sr_utils.repository import resolve
+
+
+class Options(Protocol):
+    """What the options of both benchmarks have."""
+
+    seeds: Sequence[int]
+    processes: int
+    data_root: Path
+    output: Path
+
+
+def compare(
+    train_and_score: Callable[[str, int, Any], dict[str, float]],
+    methods: Sequence[str],
+    options: Options,
+    *,
+    profile: str,
+    about: dict[str, Any],
+    spread_of: Collection[str] | None = None,
+) -> None:
+    """Train every method with every seed, print a row for each, and write them to ``options.output``.
+
+    Parameters
+    ----------
+    train_and_score: called as (method, seed, options) in processes of their own, seed by seed.
+    about: put into every row, beside the number of seeds.
+    spread_of: which scores get their deviation over seeds, ``_std``; all of them when None.
+    """
+    begun = time.monotonic()
+    jobs = [(method, seed) for seed in options.seeds for method in methods]
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(train_and_score, method, seed, options) for method, seed in jobs]
+        scores = {job: future.result() for job, future in zip(jobs, running, strict=True)}
+    rows = []
+    for method in methods:
+        runs = [scores[method, seed] for seed in options.seeds]
+        row = {"method": method, **about, "seeds": len(runs)}
+        for name in runs[0]:
+            row[name] = statistics.fmean(run[name] for run in runs)
+            if len(runs) > 1 and (spread_of is None or name in spread_of):
+                row[f"{name}_std"] = statistics.stdev(run[name] for run in runs)
+        rows.append(row)
+        print(", ".join(f"{name} {value:.4g}" if name != "method" else value for name, value in row.items()))
+    provenance = {"profile": profile, "seed": options.seeds[0], **describe_machine()}
+    provenance["seconds"] = round(time.monotonic() - begun, 1)
+    pairs = pairs_provenance(open_data_root(resolve(options.data_root)))
+    write_metrics(resolve(options.output), provenance | pairs, rows)
