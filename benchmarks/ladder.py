@@ -25,11 +25,13 @@ import tyro
 from torch import Tensor
 
 from benchmarks.comparison import compare
-from benchmarks.shifts import model_path
-from sr_utils.checkpoints import load_model
+from benchmarks.shifts import Shifts, model_path
+from sr_utils.checkpoints import load_model, save_model
 from sr_utils.compression import estimate_qualities
+from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow
+from sr_utils.degradation_scores import pairs_provenance
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count, score_method, summarise
 from sr_utils.files import read_json, write_json
@@ -67,6 +69,9 @@ class Ladder:
     states: Path = Path("runs/ladder")
     output: Path = Path("figures/metrics/ladder.json")
 
+
+LEARNED_FROM = Shifts().inputs
+"""How many of the inputs the flows have learned from; the others are unseen, and scored on their own too."""
 
 Degrade = Callable[[Tensor, int], Tensor]
 """A degraded version of a clean image; the integer is the draw's seed."""
@@ -109,6 +114,11 @@ def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
     return shoot
 
 
+def network_path(options: Ladder, source: str, seed: int) -> Path:
+    """Where the trained network of one source and seed is."""
+    return resolve(options.states) / f"{source}_{options.profile}_{seed}_network.safetensors"
+
+
 def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]:
     """The scores of one source and seed; kept, so that nothing is done twice."""
     torch.set_num_threads(1)
@@ -129,8 +139,14 @@ def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]
     samples = PairSampler(inputs, truths, training.patch, data.scale, seed=seed)
     train_esrgan(network, discriminator, samples, training, state_path=known.with_suffix(".safetensors"), save_every=50)
     network.to(memory_format=torch.contiguous_format)
-    scores = summarise(score_method(lambda low: restore_image(network, low), data.pairs, label=source))
-    scores |= {"parameters": parameter_count(network)}
+    about = {"source": source, "seed": seed, "profile": options.profile, **describe_machine()}
+    save_model(network_path(options, source, seed), network, about | pairs_provenance(data))
+    images = score_method(lambda low: restore_image(network, low), data.pairs, label=source)
+    scores = summarise(images) | {"parameters": parameter_count(network)}
+    unseen = images[LEARNED_FROM:]
+    if unseen:
+        means = summarise(unseen)
+        scores |= {f"{name}_unseen": means[name] for name in ("psnr", "ssim", "lpips")}
     write_json(known, scores)
     known.with_suffix(".safetensors").unlink(missing_ok=True)
     return scores

@@ -6,9 +6,8 @@ displays it. Images are tensors (3, H, W) in [0, 1].
 
 from __future__ import annotations
 
-import functools
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -21,78 +20,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sr_utils.course import Course
+from sr_utils.figure_style import (
+    INK,
+    LINES,
+    PALETTE,
+    STYLE,
+    WIDTH,
+    Curve,
+    draw_image,
+    draw_lines,
+    enlarge,
+    new_figure,
+    styled,
+)
 from sr_utils.files import atomic_path
 from sr_utils.images import to_y
 from sr_utils.metrics import psnr
-
-Curve = tuple[Sequence[float] | Tensor, Sequence[float] | Tensor]
-
-INK, CARD, RULE = "#1f2328", "#fbfaf7", "#d5d2ca"
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours, which people with any common colour vision tell apart."""
-LINES = ("-", "--", "-.", ":")
-
-WIDTH = 10.0
-"""Inches of every figure; at the resolution below it fills a notebook's column."""
-
-# Sizes are large for the figure: it is still legible at half its width.
-STYLE = {
-    "figure.facecolor": CARD,
-    "figure.dpi": 96,
-    "savefig.facecolor": CARD,
-    "savefig.dpi": 96,
-    "figure.titlesize": 16,
-    "font.size": 13,
-    "axes.titlesize": 13,
-    "axes.labelsize": 13,
-    "axes.facecolor": CARD,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": RULE,
-    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
-    "lines.linewidth": 2.2,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 12,
-}
-
-
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Run a drawing function in the course's style, whatever the reader's own settings are."""
-
-    @functools.wraps(draw)
-    def wrapped(*arguments, **options) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*arguments, **options)
-
-    return wrapped
-
-
-def _panels(
-    rows: int, columns: int, *, title: str, height: float, width_ratios: Sequence[float] | None = None
-) -> tuple[Figure, list[list[Axes]]]:
-    """An empty figure of ``height`` inches with a grid of axes and a heading."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.suptitle(title, fontweight="bold")
-    axes = figure.subplots(rows, columns, squeeze=False, width_ratios=width_ratios)
-    return figure, [list(row) for row in axes]
-
-
-def _draw_image(axis: Axes, image: Tensor, label: str = "") -> None:
-    axis.imshow(image.detach().clamp(0, 1).permute(1, 2, 0).numpy())
-    axis.set_title(label)
-    axis.axis("off")
-
-
-def _enlarge(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Repeat pixels until an image is as large as ``size``, so that its own grain stays visible."""
-    return F.interpolate(image[None], size=tuple(size), mode="nearest")[0]
 
 
 def save_figure(figure: Figure, course: Course, name: str) -> None:
@@ -122,7 +65,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, st
     return Markdown("\n".join(lines))
 
 
-@_styled
+@styled
 def image_grid(
     images: Sequence[Tensor], *, title: str, labels: Sequence[str] = (), columns: int = 6
 ) -> Figure:
@@ -131,33 +74,33 @@ def image_grid(
     rows = -(-len(images) // columns)
     tallest = max(image.shape[1] / image.shape[2] for image in images)
     height = rows * (WIDTH / columns * min(tallest, 1.5) + (0.35 if labels else 0.05)) + 0.6
-    figure, axes = _panels(rows, columns, title=title, height=height)
+    figure, axes = new_figure(rows, columns, title=title, height=height)
     for index in range(rows * columns):
         axis = axes[index // columns][index % columns]
         axis.axis("off")
         if index < len(images):
-            _draw_image(axis, images[index], labels[index] if labels else "")
+            draw_image(axis, images[index], labels[index] if labels else "")
     return figure
 
 
 def _psnr_label(name: str, image: Tensor, truth: Tensor) -> str:
     if image is truth:
         return name
-    value = psnr(_enlarge(image, truth.shape[1:])[None], truth[None], data_range=1.0).item()
+    value = psnr(enlarge(image, truth.shape[1:])[None], truth[None], data_range=1.0).item()
     return f"{name}\n{value:.2f} dB"
 
 
-@_styled
+@styled
 def comparison_strip(scenes: Sequence[Mapping[str, Tensor]], *, title: str) -> Figure:
     """A row a scene, a column a version, each with its PSNR; a scene's last version is its ground truth."""
     columns = len(scenes[0])
     side = WIDTH / columns
     truths = [list(scene.values())[-1] for scene in scenes]
     height = sum(side * min(truth.shape[1] / truth.shape[2], 1.5) + 0.55 for truth in truths) + 0.6
-    figure, axes = _panels(len(scenes), columns, title=title, height=height)
+    figure, axes = new_figure(len(scenes), columns, title=title, height=height)
     for row, scene, truth in zip(axes, scenes, truths, strict=True):
         for axis, (name, image) in zip(row, scene.items(), strict=True):
-            _draw_image(axis, _enlarge(image, truth.shape[1:]), _psnr_label(name, image, truth))
+            draw_image(axis, enlarge(image, truth.shape[1:]), _psnr_label(name, image, truth))
     return figure
 
 
@@ -170,28 +113,28 @@ def busiest_window(image: Tensor, size: int) -> tuple[int, int]:
     return 4 * (index // best.shape[1]), 4 * (index % best.shape[1])
 
 
-@_styled
+@styled
 def zoom_strip(scenes: Sequence[Mapping[str, Tensor]], *, title: str, size: int = 96) -> Figure:
     """As `comparison_strip`, enlarged: each scene's liveliest window, framed in the picture at the left."""
     columns = len(scenes[0]) + 1
-    figure, axes = _panels(
+    figure, axes = new_figure(
         len(scenes), columns, title=title, height=len(scenes) * (WIDTH / columns + 0.4) + 0.6
     )
     for row, scene in zip(axes, scenes, strict=True):
         truth = list(scene.values())[-1]
         window = min(size, *truth.shape[1:])
         top, left = busiest_window(truth, window)
-        _draw_image(row[0], truth, "where")
+        draw_image(row[0], truth, "where")
         row[0].add_patch(
             Rectangle((left, top), window, window, fill=False, edgecolor=PALETTE[4], linewidth=2.5)
         )
         for axis, (name, image) in zip(row[1:], scene.items(), strict=True):
-            whole = _enlarge(image, truth.shape[1:])
-            _draw_image(axis, whole[:, top : top + window, left : left + window], name)
+            whole = enlarge(image, truth.shape[1:])
+            draw_image(axis, whole[:, top : top + window, left : left + window], name)
     return figure
 
 
-@_styled
+@styled
 def best_worst(
     best: Sequence[Mapping[str, Tensor]],
     worst: Sequence[Mapping[str, Tensor]],
@@ -203,7 +146,7 @@ def best_worst(
     """The best scenes above the worst: the liveliest window of each in every version, and its gain in dB."""
     versions = list(best[0])
     columns = max(len(best), len(worst))
-    figure, axes = _panels(
+    figure, axes = new_figure(
         2 * len(versions), columns, title=title, height=2 * len(versions) * WIDTH / columns + 1
     )
     for start, scenes, scene_gains in ((0, best, gains[0]), (len(versions), worst, gains[1])):
@@ -215,51 +158,41 @@ def best_worst(
                     truth = list(scenes[column].values())[-1]
                     window = min(size, *truth.shape[1:])
                     top, left = busiest_window(truth, window)
-                    whole = _enlarge(scenes[column][version], truth.shape[1:])
+                    whole = enlarge(scenes[column][version], truth.shape[1:])
                     gain = f"{scene_gains[column]:+.2f} dB\n" if offset == 0 else ""
-                    _draw_image(axis, whole[:, top : top + window, left : left + window], f"{gain}{version}")
+                    draw_image(axis, whole[:, top : top + window, left : left + window], f"{gain}{version}")
     return figure
 
 
-def _lines(axis: Axes, curves: Mapping[str, Curve], *, marker: str = "") -> None:
-    for index, (label, (x, y)) in enumerate(curves.items()):
-        style = LINES[index % len(LINES)]
-        # A single point has no line to be seen.
-        mark = marker or ("o" if len(x) == 1 else "")
-        axis.plot(list(map(float, x)), list(map(float, y)), linestyle=style, marker=mark, label=label)
-    if len(curves) > 1:
-        axis.legend()
-
-
-@_styled
+@styled
 def loss_curves(panels: Mapping[str, Mapping[str, Curve]], *, title: str, ylabel: str) -> Figure:
     """Quantities over optimiser steps; one panel an entry of ``panels``, one line a curve in it."""
-    figure, axes = _panels(1, len(panels), title=title, height=4.2)
+    figure, axes = new_figure(1, len(panels), title=title, height=4.2)
     for axis, (heading, curves) in zip(axes[0], panels.items(), strict=True):
-        _lines(axis, curves)
+        draw_lines(axis, curves)
         axis.set(title=heading, xlabel="optimiser step")
     axes[0][0].set_ylabel(ylabel)
     return figure
 
 
-@_styled
+@styled
 def line_plot(
     curves: Mapping[str, Curve], *, title: str, xlabel: str, ylabel: str, from_zero: bool = False
 ) -> Figure:
     """Measured points, joined."""
-    figure, axes = _panels(1, 1, title=title, height=4.4)
-    _lines(axes[0][0], curves, marker="o")
+    figure, axes = new_figure(1, 1, title=title, height=4.4)
+    draw_lines(axes[0][0], curves, marker="o")
     axes[0][0].set(xlabel=xlabel, ylabel=ylabel)
     if from_zero:
         axes[0][0].set_ylim(bottom=0)
     return figure
 
 
-@_styled
+@styled
 def spectrum_plot(spectra: Mapping[str, Curve], *, title: str) -> Figure:
     """Radial power spectra of residuals, in squared 8-bit grey levels, on a logarithmic scale."""
-    figure, axes = _panels(1, 1, title=title, height=4.4)
-    _lines(
+    figure, axes = new_figure(1, 1, title=title, height=4.4)
+    draw_lines(
         axes[0][0], {label: (x, torch.as_tensor(y) * 255**2) for label, (x, y) in spectra.items()}, marker="o"
     )
     axes[0][0].set(
@@ -268,10 +201,10 @@ def spectrum_plot(spectra: Mapping[str, Curve], *, title: str) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def histogram_comparison(values: Mapping[str, Tensor], *, title: str, xlabel: str, bins: int = 61) -> Figure:
     """Outlines of several distributions on one axis, each of area one; the outermost 0.2 % are not drawn."""
-    figure, axes = _panels(1, 1, title=title, height=4.2)
+    figure, axes = new_figure(1, 1, title=title, height=4.2)
     flat = {label: value.flatten().float() for label, value in values.items()}
     reach = (
         max(value.abs().sort().values[int(0.998 * (len(value) - 1))].item() for value in flat.values()) or 1.0
@@ -295,10 +228,10 @@ def _heat_map(axis: Axes, matrix: Tensor, *, limit: float, heading: str) -> None
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=11, color=colour)
 
 
-@_styled
+@styled
 def correlation_maps(maps: Mapping[str, Tensor], *, title: str) -> Figure:
     """How strongly a pixel's residual goes with each neighbour's; the pixel itself is the centre."""
-    figure, axes = _panels(1, len(maps), title=title, height=WIDTH / max(len(maps), 2) + 0.7)
+    figure, axes = new_figure(1, len(maps), title=title, height=WIDTH / max(len(maps), 2) + 0.7)
     for axis, (label, matrix) in zip(axes[0], maps.items(), strict=True):
         _heat_map(axis, matrix, limit=1.0, heading=label)
         reach = len(matrix) // 2
@@ -310,10 +243,10 @@ def correlation_maps(maps: Mapping[str, Tensor], *, title: str) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def covariance_picture(mean: Tensor, covariance: Tensor, *, title: str) -> Figure:
     """What a degradation adds to a latent: its mean, its covariance, and the eigenvalues of that."""
-    figure, axes = _panels(1, 3, title=title, height=4.2, width_ratios=(1, 1.3, 1))
+    figure, axes = new_figure(1, 3, title=title, height=4.2, width_ratios=(1, 1.3, 1))
     channels = range(len(mean))
     axes[0][0].bar(channels, mean.tolist(), color=PALETTE[0])
     axes[0][0].axhline(0, color=INK, linewidth=1)
@@ -326,11 +259,11 @@ def covariance_picture(mean: Tensor, covariance: Tensor, *, title: str) -> Figur
     return figure
 
 
-@_styled
+@styled
 def image_beside_map(image: Tensor, values: Tensor, *, title: str, heading: str, neutral: float) -> Figure:
     """An image and a map (H, W) of something over it; colours part at ``neutral``, and a bar reads them."""
-    figure, axes = _panels(1, 2, title=title, height=WIDTH * image.shape[1] / image.shape[2] / 2 + 0.8)
-    _draw_image(axes[0][0], image, "input")
+    figure, axes = new_figure(1, 2, title=title, height=WIDTH * image.shape[1] / image.shape[2] / 2 + 0.8)
+    draw_image(axes[0][0], image, "input")
     reach = (values - neutral).abs().max().item() or 1.0
     drawn = axes[0][1].imshow(values.numpy(), cmap="RdBu_r", vmin=neutral - reach, vmax=neutral + reach)
     axes[0][1].set_title(heading)
@@ -339,10 +272,10 @@ def image_beside_map(image: Tensor, values: Tensor, *, title: str, heading: str,
     return figure
 
 
-@_styled
+@styled
 def interval_plot(groups: Mapping[str, Tensor], *, names: Sequence[str], title: str, xlabel: str) -> Figure:
     """95 % intervals and medians: a row a name, a colour a group of samples (resamples, names)."""
-    figure, axes = _panels(1, 1, title=title, height=1.6 + 0.7 * len(names))
+    figure, axes = new_figure(1, 1, title=title, height=1.6 + 0.7 * len(names))
     for index, (label, samples) in enumerate(groups.items()):
         low, middle, high = torch.quantile(
             samples, torch.tensor([0.025, 0.5, 0.975], dtype=samples.dtype), dim=0
@@ -358,12 +291,12 @@ def interval_plot(groups: Mapping[str, Tensor], *, names: Sequence[str], title: 
     return figure
 
 
-@_styled
+@styled
 def gain_scatter(
     baseline: Sequence[float], gain: Sequence[float], *, title: str, xlabel: str, ylabel: str
 ) -> Figure:
     """One point an image: the gain over the baseline's score; the line at zero divides better from worse."""
-    figure, axes = _panels(1, 1, title=title, height=4.4)
+    figure, axes = new_figure(1, 1, title=title, height=4.4)
     axes[0][0].axhline(0, color=INK, linewidth=1.5)
     axes[0][0].scatter(baseline, gain, color=PALETTE[0], alpha=0.75, s=36)
     axes[0][0].set(xlabel=xlabel, ylabel=ylabel)

@@ -74,5 +74,10 @@ def test_rows_have_means_and_spreads_and_what_is_known_is_not_trained_again(opti
 def test_one_rung_is_trained_scored_and_kept(options, root):
     scores = ladder.train_and_score("esrgan_noise_model", 0, options)
     known = options.states / "esrgan_noise_model_smoke_0.json"
-    assert json.loads(known.read_text()) == scores and list(options.states.iterdir()) == [known]
+    network = ladder.network_path(options, "esrgan_noise_model", 0)
+    assert json.loads(known.read_text()) == scores and set(options.states.iterdir()) == {
+        known,
+        network,
+        network.with_suffix(".json"),
+    }
     assert scores["count"] == 4 and scores["psnr"] > 0 and scores["parameters"] > 0

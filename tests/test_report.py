@@ -14,6 +14,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from sr_utils import report
+from sr_utils.figure_style import CARD, WIDTH
 
 matplotlib.use("Agg")
 
@@ -100,7 +101,7 @@ def test_a_figure_has_its_heading_axes_and_images_and_can_be_drawn(name):
     assert isinstance(figure, Figure) and figure.get_suptitle() == "Heading"
     assert len(figure.axes) == DRAWINGS[name][2]
     assert sum(len(axis.images) for axis in figure.axes) == DRAWINGS[name][3]
-    assert figure.get_figwidth() == report.WIDTH
+    assert figure.get_figwidth() == WIDTH
     figure.savefig(io.BytesIO())
 
 
@@ -110,7 +111,7 @@ def test_the_style_is_the_courses_and_stays_inside(name):
         before = dict(matplotlib.rcParams)
         figure = draw(name)
         assert dict(matplotlib.rcParams) == before
-    assert to_hex(figure.get_facecolor()) == to_hex(figure.axes[0].get_facecolor()) == report.CARD
+    assert to_hex(figure.get_facecolor()) == to_hex(figure.axes[0].get_facecolor()) == CARD
     assert figure.axes[0].title.get_fontsize() == 13
 
 

@@ -1,0 +1,96 @@
+"""The house style of the course's figures: an opaque light card, dark text, colours all eyes tell apart.
+
+Drawing modules put `styled` on every function that draws and begin with `new_figure`; `report` shows the result.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+
+Curve = tuple[Sequence[float] | Tensor, Sequence[float] | Tensor]
+
+INK, CARD, RULE = "#1f2328", "#fbfaf7", "#d5d2ca"
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's colours, which people with any common colour vision tell apart."""
+LINES = ("-", "--", "-.", ":")
+
+WIDTH = 10.0
+"""Inches of every figure; at the resolution below it fills a notebook's column."""
+
+# Sizes are large for the figure: it is still legible at half its width.
+STYLE = {
+    "figure.facecolor": CARD,
+    "figure.dpi": 96,
+    "savefig.facecolor": CARD,
+    "savefig.dpi": 96,
+    "figure.titlesize": 16,
+    "font.size": 13,
+    "axes.titlesize": 13,
+    "axes.labelsize": 13,
+    "axes.facecolor": CARD,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": RULE,
+    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+    "lines.linewidth": 2.2,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 12,
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Run a drawing function in the course's style, whatever the reader's own settings are."""
+
+    @functools.wraps(draw)
+    def wrapped(*arguments, **options) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return wrapped
+
+
+def new_figure(
+    rows: int, columns: int, *, title: str, height: float, width_ratios: Sequence[float] | None = None
+) -> tuple[Figure, list[list[Axes]]]:
+    """An empty figure of ``height`` inches with a grid of axes and a heading."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.suptitle(title, fontweight="bold")
+    axes = figure.subplots(rows, columns, squeeze=False, width_ratios=width_ratios)
+    return figure, [list(row) for row in axes]
+
+
+def draw_image(axis: Axes, image: Tensor, label: str = "") -> None:
+    """An image (3, H, W) in [0, 1] without ticks, under its label."""
+    axis.imshow(image.detach().clamp(0, 1).permute(1, 2, 0).numpy())
+    axis.set_title(label)
+    axis.axis("off")
+
+
+def enlarge(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Repeat pixels until an image is as large as ``size``, so that its own grain stays visible."""
+    return F.interpolate(image[None], size=tuple(size), mode="nearest")[0]
+
+
+def draw_lines(axis: Axes, curves: Mapping[str, Curve], *, marker: str = "") -> None:
+    """Curves that differ in colour and dash, with a legend if there is more than one."""
+    for index, (label, (x, y)) in enumerate(curves.items()):
+        style = LINES[index % len(LINES)]
+        # A single point has no line to be seen.
+        mark = marker or ("o" if len(x) == 1 else "")
+        axis.plot(list(map(float, x)), list(map(float, y)), linestyle=style, marker=mark, label=label)
+    if len(curves) > 1:
+        axis.legend()
