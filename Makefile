@@ -9,13 +9,14 @@ VENV := .venv/bin/python
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test bench ladder lint lab publish clean
+.PHONY: help setup report test bench ladder peers lint lab publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
 	@echo 'make bench     measure speed, memory, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
+	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make lint      run ruff'
 	@echo 'make publish   put the run of PROFILE into notebooks/, figures/ and README.md'
@@ -49,6 +50,10 @@ bench: $(READY)
 ladder: $(READY)
 	@"$(VENV)" -m benchmarks.shifts
 	@"$(VENV)" -m benchmarks.ladder $(ARGS)
+
+peers: $(READY)
+	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
+	@"$(VENV)" -m benchmarks.peers $(ARGS)
 
 lint: $(READY)
 	@"$(VENV)" -m ruff check .

