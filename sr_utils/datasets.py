@@ -172,9 +172,7 @@ class PatchSampler:
     def next(self, batch: int) -> torch.Tensor:
         """A new batch (batch, 3, patch, patch)."""
         patches = []
-        for index in torch.multinomial(
-            self.areas, batch, replacement=True, generator=self.generator
-        ).tolist():
+        for index in self._choose(batch):
             image = self.images[index]
             places = (self._integer((side - self.patch) // self.grid + 1) for side in image.shape[1:])
             top, left = (self.grid * place for place in places)
@@ -193,6 +191,10 @@ class PatchSampler:
     def load_state(self, state: torch.Tensor) -> None:
         """Continue where `state` was taken."""
         self.generator.set_state(state)
+
+    def _choose(self, batch: int) -> list[int]:
+        """Which images the next patches come from."""
+        return torch.multinomial(self.areas, batch, replacement=True, generator=self.generator).tolist()
 
     def _integer(self, bound: int) -> int:
         return int(torch.randint(bound, (), generator=self.generator))
@@ -243,9 +245,7 @@ class PairSampler(PatchSampler):
     def next(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """New batches (batch, 3, patch, patch) and (batch, 3, scale * patch, scale * patch)."""
         low, high = [], []
-        for index in torch.multinomial(
-            self.areas, batch, replacement=True, generator=self.generator
-        ).tolist():
+        for index in self._choose(batch):
             draw = self.inputs[index][self._integer(len(self.inputs[index]))]
             top, left = (self._integer(side - self.patch + 1) for side in draw.shape[1:])
             turn = self._integer(8)

@@ -99,6 +99,24 @@ def load_official(state_dict: Mapping[str, Tensor]) -> RRDBNet:
     return network.eval()
 
 
+def interpolated(first: RRDBNet, second: RRDBNet, share: float) -> RRDBNet:
+    """A network with every weight between those of two, ``(1 - share) first + share second`` (ESRGAN, section 3.4).
+
+    Between a network trained for pixels and one trained from it for looks lies a continuum, without further training.
+
+    Raises
+    ------
+    ValueError: the two networks have different sizes, or ``share`` is not from 0 to 1.
+    """
+    if first.config != second.config:
+        raise ValueError(f"Networks of different sizes cannot be mixed: {first.config} and {second.config}.")
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share:g} must be from 0 to 1.")
+    mixed, ours, theirs = RRDBNet(first.config), first.state_dict(), second.state_dict()
+    mixed.load_state_dict({name: torch.lerp(value, theirs[name], share) for name, value in ours.items()})
+    return mixed.eval()
+
+
 @dataclass(frozen=True)
 class DiscriminatorConfig:
     """Sizes of the U-Net discriminator; the published one has 64 features."""

@@ -20,6 +20,8 @@ class Profile:
     esrgan_training: ESRGANTraining
     draws: int
     """Degraded versions that are drawn of each clean photograph."""
+    redraw: bool
+    """Degrade a photograph anew each time all of it has been seen, instead of training on those versions only."""
     pairs_limit: int | None
     """How many of task 1's pairs are restored and scored; None scores all of them."""
     scored_pairs: int | None
@@ -49,6 +51,7 @@ _PROFILES = (
         discriminator=DiscriminatorConfig(features=4),
         esrgan_training=ESRGANTraining(pixel_steps=2, gan_steps=2, patch=16, batch=2),
         draws=1,
+        redraw=True,
         pairs_limit=3,
         scored_pairs=4,
         classifier_steps=5,
@@ -71,6 +74,7 @@ _PROFILES = (
             ema_decay=0.98,
         ),
         draws=4,
+        redraw=False,
         pairs_limit=None,
         scored_pairs=24,
         classifier_steps=100,
@@ -87,6 +91,7 @@ _PROFILES = (
             pixel_steps=100, gan_steps=700, learning_rate=1e-4, gan_learning_rate=2e-4, perceptual_weight=1.0
         ),
         draws=4,
+        redraw=True,
         pairs_limit=None,
         scored_pairs=None,
         classifier_steps=400,
@@ -103,6 +108,7 @@ _PROFILES = (
             pixel_steps=30_000, gan_steps=30_000, patch=64, batch=16, learning_rate=2e-4, mixed_precision=True
         ),
         draws=4,
+        redraw=True,
         pairs_limit=None,
         scored_pairs=None,
         classifier_steps=400,

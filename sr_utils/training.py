@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sr_utils.checkpoints import load_state, save_state
+from sr_utils.checkpoints import load_state, save_model, save_state
 from sr_utils.datasets import PairSampler, PatchSampler
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, condition_of
 from sr_utils.errors import UserError
@@ -263,6 +263,7 @@ def train_esrgan(
     config: ESRGANTraining,
     *,
     state_path: str | Path | None = None,
+    pixel_path: str | Path | None = None,
     save_every: int = 250,
     log_every: int = 10,
     device: str = "cpu",
@@ -275,6 +276,7 @@ def train_esrgan(
     network, discriminator: trained in place; on return ``network`` holds the averaged weights.
     samples: yields aligned crops (low resolution, high resolution), (N, 3, patch, patch) and scale times that.
     state_path, stop_after: as in `train_deflow`.
+    pixel_path: where to keep the averaged network as it is after the first stage, for `esrgan.interpolated`.
 
     Raises
     ------
@@ -310,6 +312,9 @@ def train_esrgan(
         )
         losses = _esrgan_step(network, discriminator, perceptual, optimisers, low, high, config, step)
         average.update_parameters(network)
+        if pixel_path is not None and step + 1 == config.pixel_steps:
+            # Written before the state, so that a run which continues beyond this step has it.
+            save_model(pixel_path, average.module, {"training": asdict(config), "steps": step + 1})
         if step % log_every == 0 or step == steps - 1:
             run.history.add(step, **losses)
         if (step + 1) % save_every == 0 or step + 1 == last:

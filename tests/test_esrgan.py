@@ -12,6 +12,7 @@ from sr_utils.esrgan import (
     RRDBNetConfig,
     adversarial_loss,
     discriminator_loss,
+    interpolated,
 )
 from sr_utils.features import imagenet_features
 from sr_utils.rrdb import RRDB, ResidualDenseBlock
@@ -88,3 +89,19 @@ def test_perceptual_loss_teaches_the_restored_image_only():
     loss(restored, torch.rand(1, 3, 32, 32)).backward()
     assert restored.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in loss.parameters())
+
+
+def test_networks_are_mixed_weight_by_weight():
+    torch.manual_seed(0)
+    first, second = RRDBNet(RRDBNetConfig(**TINY)).eval(), RRDBNet(RRDBNetConfig(**TINY)).eval()
+    image = torch.rand(1, 3, 9, 10)
+    assert torch.equal(interpolated(first, second, 0.0)(image), first(image))
+    assert torch.allclose(interpolated(first, second, 1.0)(image), second(image), atol=1e-6)
+    middle = interpolated(first, second, 0.25)
+    for name, value in middle.state_dict().items():
+        assert torch.allclose(value, 0.75 * first.state_dict()[name] + 0.25 * second.state_dict()[name])
+    for share in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            interpolated(first, second, share)
+    with pytest.raises(ValueError, match="different sizes"):
+        interpolated(first, RRDBNet(RRDBNetConfig(**TINY | {"features": 12})), 0.5)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sr_utils.checkpoints import load_model
 from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.errors import UserError
@@ -160,3 +161,13 @@ def test_the_gpu_profile_has_the_published_sizes():
     assert (profile.deflow_training.steps, profile.deflow_training.patch) == (100_000, 160)
     assert (profile.esrgan.features, profile.esrgan.growth, profile.esrgan.blocks) == (64, 32, 23)
     assert profile.needs_cuda
+
+
+def test_the_network_after_the_first_stage_is_kept(tmp_path):
+    config = replace(ESRGAN, pixel_steps=3, gan_steps=2)
+    path = tmp_path / "pixel.safetensors"
+    network, _ = run_esrgan(config, pixel_path=path)
+    alone, _ = run_esrgan(replace(config, gan_steps=0))
+    kept = load_model(path, RRDBNet).state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in alone.state_dict().items())
+    assert not torch.equal(network.first.weight, kept["first.weight"])

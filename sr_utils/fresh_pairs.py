@@ -1,0 +1,93 @@
+"""Training pairs whose degraded side is drawn anew while training goes on.
+
+A folder of pairs holds a few draws of the random degradation, and a network that sees them again and again learns them
+by heart, noise and all. Here a photograph is degraded anew as soon as all of it has been seen once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sr_utils.datasets import PairSampler
+from sr_utils.deflow import DeFlow
+from sr_utils.images import imresize, quantize
+from sr_utils.sampling import degrade_image
+
+Draw = Callable[[int, int], Tensor]
+"""Degraded version of a photograph: its index, and the number of the draw, to an input (3, H, W) in [0, 1]."""
+
+
+class RedrawnPairs(PairSampler):
+    """Aligned random patches as `PairSampler` gives them, of inputs that are drawn again after each full use.
+
+    Args:
+        draw: must give the same input for the same two numbers, so that a training can be continued.
+        truths, patch, scale, seed: as for `PairSampler`.
+
+    Raises:
+        UserError: as `PairSampler`.
+    """
+
+    def __init__(self, draw: Draw, truths: Sequence[Tensor], patch: int, scale: int, *, seed: int) -> None:
+        super().__init__([[draw(index, 0)] for index in range(len(truths))], truths, patch, scale, seed=seed)
+        self.draw = draw
+        self.numbers = torch.zeros(len(truths), dtype=torch.int64)
+        self.seen = torch.zeros(len(truths), dtype=torch.float64)
+        # What a run starts from stays the first draws, whatever has been drawn since.
+        self.first = [draws[0] for draws in self.inputs]
+
+    def sources(self) -> list[Tensor]:
+        """The first draw of every input, and all truths."""
+        return [*self.first, *self.truths]
+
+    def state(self) -> dict[str, Tensor]:
+        """Where the sequence stands, and which draw of every image is in use."""
+        return {"generator": super().state(), "numbers": self.numbers.clone(), "seen": self.seen.clone()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue where `state` was taken."""
+        super().load_state(state["generator"])
+        for index, number in enumerate(state["numbers"].tolist()):
+            if number != self.numbers[index]:
+                self._redraw(index, number)
+        self.seen = state["seen"].clone()
+
+    def _choose(self, batch: int) -> list[int]:
+        chosen = super()._choose(batch)
+        for index in chosen:
+            if self.seen[index] >= self.areas[index]:
+                self._redraw(index, int(self.numbers[index]) + 1)
+                self.seen[index] = 0.0
+            self.seen[index] += self.patch**2
+        return chosen
+
+    def _redraw(self, index: int, number: int) -> None:
+        self.inputs[index] = [self.draw(index, number)]
+        self.numbers[index] = number
+
+
+def draws_of(
+    model: DeFlow, truths: Sequence[Tensor], settings: Mapping[str, Any], *, scale: int, device: str = "cpu"
+) -> Draw:
+    """Draws that go on where a folder of pairs ends: the first ones are its files.
+
+    Parameters
+    ----------
+    truths: the photographs (3, H, W) of the folder, in its order, with sides that ``scale`` divides.
+    settings: what `sampling.make_pairs` wrote beside the folder.
+    """
+    clean = [quantize(imresize(truth, 1 / scale)) for truth in truths]
+    temperatures, qualities = settings["temperatures"], settings["qualities"]
+
+    def draw(index: int, number: int) -> Tensor:
+        temperature = temperatures[number % len(temperatures)]
+        seed = settings["seed"] + number * len(clean) + index
+        return degrade_image(
+            model, clean[index], qualities=qualities, temperature=temperature, seed=seed, device=device
+        )
+
+    return draw
