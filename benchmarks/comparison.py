@@ -10,9 +10,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
+from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
 from sr_utils.datasets import open_data_root
-from sr_utils.degradation_scores import pairs_provenance
 from sr_utils.evaluate import write_metrics
 from sr_utils.repository import resolve
 

@@ -27,11 +27,11 @@ from torch import Tensor
 from benchmarks.comparison import compare
 from benchmarks.shifts import Shifts, model_path
 from sr_utils.checkpoints import load_model, save_model
+from sr_utils.comparisons import pairs_provenance
 from sr_utils.compression import estimate_qualities
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow
-from sr_utils.degradation_scores import pairs_provenance
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count, score_method, summarise
 from sr_utils.files import read_json, write_json

@@ -16,9 +16,10 @@ import torch
 import tyro
 
 from sr_utils.camera import sample_parameters, simulate_camera
+from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
 from sr_utils.datasets import open_data_root
-from sr_utils.degradation_scores import pairs_provenance, score_degradation, task_pairs
+from sr_utils.degradation_scores import score_degradation, task_pairs
 from sr_utils.evaluate import write_metrics
 from sr_utils.repository import resolve
 

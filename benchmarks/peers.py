@@ -33,9 +33,9 @@ from torch import Tensor
 
 from benchmarks.ncnn_weights import read_rrdbnet
 from sr_utils.checkpoints import load_model, load_pickled_tensors
+from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, load_images, open_data_root
-from sr_utils.degradation_scores import pairs_provenance
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig, load_official
 from sr_utils.evaluate import bicubic, parameter_count, score_method, summarise, write_metrics

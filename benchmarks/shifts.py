@@ -17,10 +17,11 @@ import tyro
 
 from benchmarks.comparison import compare
 from sr_utils.checkpoints import save_model
+from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
-from sr_utils.degradation_scores import pairs_provenance, score_degradation, task_pairs
+from sr_utils.degradation_scores import score_degradation, task_pairs
 from sr_utils.files import read_json, write_json
 from sr_utils.noise_calibration import calibrate_noise
 from sr_utils.repository import resolve

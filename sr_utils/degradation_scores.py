@@ -7,8 +7,6 @@ size they are the clean images behind them, and input less clean is the real res
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +14,6 @@ from torch import Tensor
 from sr_utils import fidelity
 from sr_utils.datasets import DataRoot, PatchSampler, clean_at_input_size, load_images
 from sr_utils.deflow import DeFlow, condition_of
-from sr_utils.files import checksum, read_json
 from sr_utils.residual_distances import (
     akld,
     classifier_auc,
@@ -110,18 +107,3 @@ def non_finite_patches(
         translated = model.translate(batch, condition, temperature=temperature, generator=generator)
         bad += int((~translated.isfinite()).flatten(1).any(1).sum())
     return bad
-
-
-def pairs_provenance(data: DataRoot) -> dict[str, str]:
-    """Which pairs a benchmark was measured on."""
-    return {"pairs": checksum([path for pair in data.pairs for path in pair])}
-
-
-def known_row(path: Path, method: str, data: DataRoot) -> dict[str, Any] | None:
-    """The row of ``method`` that a benchmark wrote to ``path``, if it was measured on these very pairs; else None."""
-    if not path.is_file():
-        return None
-    written = read_json(path)
-    if written.get("provenance", {}).get("pairs") != pairs_provenance(data)["pairs"]:
-        return None
-    return next((row for row in written["rows"] if row["method"] == method), None)

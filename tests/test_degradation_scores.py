@@ -1,6 +1,5 @@
 """Scores of a generated degradation on task 1's pairs, and the floor that is only believed of the same pairs."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,7 @@ from sr_utils.datasets import open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import (
     TaskPairs,
-    known_row,
     non_finite_patches,
-    pairs_provenance,
     score_degradation,
     task_pairs,
 )
@@ -54,17 +51,6 @@ def test_white_noise_is_told_apart_by_every_measure(pairs):
     scores = score_degradation(quantize(pairs.clean + noise), pairs, steps=60)
     assert scores["auc"] > 0.95 and scores["spectrum_distance"] > 2 and scores["akld"] > 0.2
     assert abs(scores["neighbour_correlation"]) < 0.05 and abs(scores["channel_correlation"]) < 0.05
-
-
-def test_a_floor_counts_only_for_the_pairs_it_was_measured_on(tmp_path):
-    data, path = open_data_root(DATA), tmp_path / "floor.json"
-    assert known_row(path, "real_vs_real", data) is None
-    row = {"method": "real_vs_real", "akld": 0.1}
-    path.write_text(json.dumps({"provenance": pairs_provenance(data), "rows": [{"method": "other"}, row]}))
-    assert known_row(path, "real_vs_real", data) == row
-    assert known_row(path, "third", data) is None
-    path.write_text(json.dumps({"provenance": {"pairs": "other"}, "rows": [row]}))
-    assert known_row(path, "real_vs_real", data) is None
 
 
 def test_too_few_pairs_leave_the_classifier_out(pairs):

@@ -1,0 +1,85 @@
+"""Pictures of results: distortion against perception, and shares of what could be won."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sr_utils.figure_style import INK, PALETTE, WIDTH, new_figure, styled
+
+Point = tuple[float, float]
+
+
+def _label(axis: Axes, points: Mapping[str, Point]) -> None:
+    """Names beside the points; a name that would lie on another one moves down."""
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    line = abs(high - low) * 0.05
+    taken: list[tuple[float, float, float]] = []
+    for name, (x, y) in sorted(points.items(), key=lambda item: (item[1][1], item[1][0])):
+        width = abs(right - left) * (0.013 * len(name) + 0.02)
+        begins = x + abs(right - left) * 0.015
+        if begins + width > max(left, right):
+            begins = x - width
+        while any(abs(y - other) < line and begins < end and begins + width > start for start, end, other in taken):
+            y += line / 4
+        taken.append((begins, begins + width, y))
+        axis.text(begins, y, name, va="center", fontsize=12)
+
+
+@styled
+def trade_off(
+    points: Mapping[str, Point],
+    *,
+    title: str,
+    spreads: Mapping[str, Point] | None = None,
+    highlighted: Sequence[str] = (),
+    joined: bool = True,
+) -> Figure:
+    """Each method's PSNR against its LPIPS, which points up where it is better; the best corner is the upper right.
+
+    Parameters
+    ----------
+    points: (PSNR in dB, LPIPS) by name.
+    spreads: deviations over seeds of both, by name, drawn as bars.
+    joined: whether the points are stations of one line.
+    """
+    figure, axes = new_figure(1, 1, title=title, height=WIDTH * 0.58)
+    axis, names = axes[0][0], list(points)
+    if joined:
+        axis.plot(*zip(*points.values(), strict=True), color=PALETTE[0], zorder=1)
+    for name in names:
+        x, y = points[name]
+        colour = PALETTE[1] if name in highlighted else PALETTE[0]
+        if spreads and name in spreads:
+            axis.errorbar(x, y, xerr=spreads[name][0], yerr=spreads[name][1], color=colour, capsize=4, zorder=2)
+        axis.scatter([x], [y], color=colour, s=64, zorder=3)
+    axis.margins(0.12, 0.08)
+    axis.invert_yaxis()
+    _label(axis, points)
+    axis.set(xlabel="PSNR, dB (right is better)", ylabel="LPIPS (up is better)")
+    return figure
+
+
+@styled
+def share_bars(
+    shares: Mapping[str, Mapping[str, float]], *, title: str, xlabel: str, goal: float | None = None
+) -> Figure:
+    """Bars of shares: a group a name, a colour a measure; 0 and 1 are ruled, and ``goal`` where there is one."""
+    measures = list(next(iter(shares.values())))
+    figure, axes = new_figure(1, 1, title=title, height=1.6 + 0.8 * len(shares))
+    axis = axes[0][0]
+    for index, measure in enumerate(measures):
+        places = [row + 0.26 * (index - (len(measures) - 1) / 2) for row in range(len(shares))]
+        values = [share[measure] for share in shares.values()]
+        axis.barh(places, values, height=0.24, color=PALETTE[index], label=measure)
+    for place in (0.0, 1.0):
+        axis.axvline(place, color=INK, linewidth=1)
+    if goal is not None:
+        axis.axvline(goal, color=PALETTE[3], linestyle="--", label=f"goal, {goal:g}")
+    axis.set_yticks(range(len(shares)), list(shares))
+    axis.invert_yaxis()
+    axis.set_xlabel(xlabel)
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure

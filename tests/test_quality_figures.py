@@ -1,0 +1,38 @@
+"""Pictures of results: right places, better is up, names do not lie on each other."""
+
+import io
+
+import pytest
+
+from sr_utils.quality_figures import share_bars, trade_off
+
+POINTS = {"plain": (27.0, 0.6), "ours": (28.5, 0.33), "close": (28.51, 0.331), "oracle": (29.0, 0.3)}
+
+
+@pytest.mark.filterwarnings("error")
+def test_points_lie_where_they_belong_and_lower_lpips_is_higher_up():
+    figure = trade_off(POINTS, title="Heading", spreads={"ours": (0.1, 0.01)}, highlighted=["ours"], joined=False)
+    axis = figure.axes[0]
+    drawn = {tuple(dots.get_offsets()[0]) for dots in axis.collections if len(dots.get_offsets()) == 1}
+    assert set(POINTS.values()) <= {tuple(map(float, each)) for each in drawn}
+    assert axis.yaxis_inverted() and figure.get_suptitle() == "Heading"
+    figure.savefig(io.BytesIO())
+
+
+def test_names_do_not_lie_on_each_other():
+    figure = trade_off(POINTS, title="Heading")
+    figure.savefig(io.BytesIO())
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert {text.get_text() for text in figure.axes[0].texts} == set(POINTS)
+    assert not any(a.overlaps(b) for index, a in enumerate(boxes) for b in boxes[:index])
+
+
+@pytest.mark.filterwarnings("error")
+def test_shares_are_bars_of_their_length_with_the_goal_ruled():
+    figure = share_bars(
+        {"a": {"PSNR": 0.5, "LPIPS": 0.8}, "b": {"PSNR": -0.1, "LPIPS": 1.2}}, title="Heading", xlabel="x", goal=0.8
+    )
+    widths = sorted(round(bar.get_width(), 3) for bar in figure.axes[0].patches)
+    assert widths == [-0.1, 0.5, 0.8, 1.2]
+    assert [label.get_text() for label in figure.axes[0].get_legend().get_texts()] == ["goal, 0.8", "PSNR", "LPIPS"]
+    figure.savefig(io.BytesIO())
