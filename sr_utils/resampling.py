@@ -67,14 +67,14 @@ def _windowed_sinc(radius: int, distance: np.ndarray) -> np.ndarray:
 
 NEAREST = Kernel("nearest", 1, _box)
 BILINEAR = Kernel("bilinear", 1, _triangle)
-BICUBIC = Kernel("bicubic", 2, functools.partial(_cubic, -0.75))
+BICUBIC_OPENCV = Kernel("bicubic_opencv", 2, functools.partial(_cubic, -0.75))
 """Keys' kernel with a = -0.75, as OpenCV has it; it sharpens a little."""
-BICUBIC_KEYS = Kernel("bicubic_keys", 2, functools.partial(_cubic, -0.5))
+BICUBIC = Kernel("bicubic", 2, functools.partial(_cubic, -0.5))
 """Keys' kernel with a = -0.5, exact for quadratics, as MATLAB and Pillow have it."""
 LANCZOS = Kernel("lanczos", 4, functools.partial(_windowed_sinc, 4))
 """A sinc under the middle lobe of a wider sinc; OpenCV's LANCZOS4 has the same radius of 4."""
 
-KERNELS = (NEAREST, BILINEAR, BICUBIC_KEYS, BICUBIC, LANCZOS)
+KERNELS = (NEAREST, BILINEAR, BICUBIC, BICUBIC_OPENCV, LANCZOS)
 
 
 @functools.lru_cache(maxsize=64)

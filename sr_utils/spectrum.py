@@ -24,7 +24,7 @@ import torch
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
-from sr_utils.resampling import BICUBIC_KEYS
+from sr_utils.resampling import BICUBIC
 
 Window = Callable[[np.ndarray], np.ndarray]
 """Factor at a frequency given as a share of the small image's limit (0 to 1)."""
@@ -77,7 +77,7 @@ def _padded(coefficients: np.ndarray, scale: int) -> np.ndarray:
 def shrinking_response(length: int, scale: int) -> np.ndarray:
     """What `images.imresize` to 1/scale does to each cosine coefficient of an axis of ``length`` large pixels."""
     offsets = np.arange(-2 * scale, 2 * scale + 1) + (0.5 if scale % 2 == 0 else 0.0)
-    weights = BICUBIC_KEYS.weight(offsets / scale)
+    weights = BICUBIC.weight(offsets / scale)
     return np.cos(2 * np.pi * frequencies(length)[:, None] * offsets) @ weights / weights.sum()
 
 

@@ -35,7 +35,8 @@ def test_denoising_first_is_nearer_to_the_truth(scene):
     clean = imresize(truth, 0.5)
     for denoise in (spatial.non_local_means, spatial.bilateral):
         assert error(denoise(low, noise=noise), clean) < 0.8 * error(low, clean)
-        assert error(imresize(denoise(low, noise=noise), 2), truth) < error(imresize(low, 2), truth)
+    smooth = spatial.bilateral(low, noise=noise)
+    assert error(imresize(smooth, 2), truth) < 0.8 * error(imresize(low, 2), truth)
 
 
 def test_the_divergence_is_minus_the_transpose_of_the_gradient():
