@@ -6,8 +6,8 @@ import torch
 
 from sr_utils.images import imresize
 from sr_utils.resampling import (
-    BICUBIC_OPENCV,
     BICUBIC,
+    BICUBIC_OPENCV,
     BILINEAR,
     KERNELS,
     LANCZOS,
