@@ -6,9 +6,10 @@
 - ``clean``: the truths of some of them, shrunk by antialiased bicubic and nothing else.
 
 Milliseconds are those the processor worked, on one thread, so that other work on the machine hardly counts; a median
-over the images. ``multiplications_per_pixel`` counts real multiplications per pixel of the enlarged RGB image. Each
-image's scores are kept in ``states`` and not computed again; the file is written anew after every image, with means over
-those that are finished, and images are taken in an order that has every part of the set in it early.
+over the images. ``multiplications_per_pixel`` counts real multiplications per pixel of the enlarged RGB image.
+
+Each image's scores are kept in ``states`` and not computed again. The file is written anew after every image, with
+means over those that are finished, and images are taken in an order that has every part of the set in it early.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Classical:
 
 def scattered(count: int) -> list[int]:
     """0 to ``count`` - 1 in an order whose every beginning is spread over the whole."""
-    stride = next(stride for stride in range(round(0.618 * count), 0, -1) if math.gcd(stride, count) == 1) if count else 1
+    stride = max(1, round(0.618 * count))
+    while math.gcd(stride, count) > 1:
+        stride -= 1
     return [index * stride % count for index in range(count)]
 
 
