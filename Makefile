@@ -9,11 +9,12 @@ VENV := .venv/bin/python
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test bench ladder peers lint lab publish clean
+.PHONY: help setup report test soak bench ladder peers lint lab publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
+	@echo 'make soak      thousands of hostile inputs, and kills at any moment; an hour'
 	@echo 'make bench     measure speed, memory, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
@@ -41,6 +42,9 @@ report: $(READY)
 
 test: $(READY)
 	@"$(VENV)" -m pytest $(ARGS)
+
+soak: $(READY)
+	@"$(VENV)" -m pytest --hypothesis-profile soak --timeout 3600 tests/test_hostile_*.py $(ARGS)
 
 bench: $(READY)
 	@"$(VENV)" -m benchmarks.oracle

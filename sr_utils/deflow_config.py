@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sr_utils.errors import UserError
 from sr_utils.images import imresize, quantize
+from sr_utils.parameters import check_range
 
 CLEAN, DEGRADED = 0, 1
 
@@ -67,10 +68,19 @@ class DeFlowConfig:
     """Compact form: the condition's networks compute in bfloat16, latents and log-determinants in full precision."""
 
     def __post_init__(self):
+        owner = "DeFlowConfig"
+        check_range(owner, least=1, largest=6, levels=self.levels)
+        check_range(owner, least=1, largest=128, steps=self.steps, condition_factor=self.condition_factor)
+        check_range(owner, least=1, largest=1024, hidden=self.hidden, features=self.features)
+        check_range(owner, least=0, largest=1024, growth=self.growth)
+        check_range(owner, least=0, largest=128, encoder_blocks=self.encoder_blocks, mixing_steps=self.mixing_steps)
+        check_range(owner, least=2, largest=65536, quantisation=self.quantisation)
+        check_range(owner, least=0.0, initial_shift=self.initial_shift, condition_noise=self.condition_noise)
+        check_range(owner, least=0.0, largest=10.0, bound=self.bound, epsilon=self.epsilon)
+        check_range(owner, least=0.0, largest=1.0, coherence=self.coherence)
+        check_range(owner, least=0, largest=self.levels, splits=0 if self.splits is None else self.splits)
         if self.shift not in ("constant", "local", "gain"):
             raise UserError(f"shift {self.shift!r} is not known; choose constant, local or gain.")
-        if not 0 <= self.coherence <= 1:
-            raise UserError(f"coherence={self.coherence:g} is no share: give a number from 0 to 1.")
         object.__setattr__(self, "stacked_blocks", tuple(self.stacked_blocks))  # a list, when read from a file
         if self.form not in ("compact", "published"):
             raise UserError(f"form {self.form!r} is not known; choose compact or published.")
