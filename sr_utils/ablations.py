@@ -54,8 +54,8 @@ class MapView:
         return {name: F.interpolate(each[None], size=size)[0].clamp(0, 1) for name, each in pictures.items()}
 
     def histograms(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Edges and shares of values of y - x and of h(y) - h(x), from -0.12 to 0.12."""
-        edges = torch.linspace(-0.12, 0.12, 41)
+        """Edges and shares of values of y - x and of h(y) - h(x), one bin a grey level, 30 to either side."""
+        edges = (torch.arange(-30, 32) - 0.5) / 255
         found = {"y - x": self.degraded - self.clean, "h(y) - h(x)": self.difference}
         return {
             name: (edges, torch.histogram(values.flatten().float(), edges).hist / values.numel())

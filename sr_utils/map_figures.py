@@ -119,9 +119,9 @@ def gain_bars(rows: Sequence[Row], *, title: str, xlabel: str) -> Figure:
 @styled
 def map_view(view: MapView, rows: Sequence[Row] = ()) -> Figure:
     """x, y, h(x), h(y), their difference four times enlarged, its histogram, and where this h stands in the plane."""
-    figure = Figure(figsize=(WIDTH, 5.4))
+    figure = Figure(figsize=(WIDTH, 5.4 if rows else 6.4))
     axes = figure.subplots(2, 4 if rows else 3)
-    figure.subplots_adjust(left=0.05, right=0.98, top=0.87, bottom=0.1, wspace=0.28, hspace=0.28)
+    figure.subplots_adjust(left=0.05, right=0.98, top=0.87, bottom=0.1, wspace=0.16, hspace=0.22)
     name = view.domain_map.replace("_", " ")
     figure.suptitle(f"{name}, strength {view.strength:g}: hides {100 * view.hidden:.1f} % of the degradation")
     for axis, (label, picture) in zip((*axes[0][:3], *axes[1][:2]), view.pictures().items(), strict=True):

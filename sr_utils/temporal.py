@@ -6,7 +6,7 @@ compression, and people who walk by. It is no ground truth, since blur stays, bu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,16 +93,17 @@ def temporal_pairs(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.stack(medians), torch.stack(degraded)
 
 
-def agreement(restored: Sequence[Tensor], views: Sequence[View]) -> float:
+def agreement(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float:
     """PSNR in dB between restored images, shrunk to the frames' size, and the temporal median, on still pixels.
 
-    ``restored`` are (3, s H, s W) in the frames' order; all pixels of all frames count together. It can be tricked:
-    a blurred image agrees well, so it must be read beside a measure of sharpness.
+    ``image_of`` gives the restored image (3, s H, s W) of a frame's index, so that not all are in memory at once; all
+    pixels of all frames count together. It can be tricked: a blurred image agrees well, so it must be read beside a
+    measure of sharpness.
     """
     error, count = 0.0, 0
     for view in views:
         for index, still in zip(view.indices, view.still, strict=True):
-            small = shrunk(restored[index], view.median)
+            small = shrunk(image_of(index), view.median)
             difference = (small - view.median).square().mean(0, keepdim=True)[still]
             error, count = error + difference.double().sum().item(), count + difference.numel()
     return float(10 * torch.log10(torch.tensor(count / max(error, 1e-12))))
@@ -114,15 +115,15 @@ def shrunk(image: Tensor, reference: Tensor) -> Tensor:
     return image if scale == 1 else quantize(imresize(image, scale))
 
 
-def flicker(images: Sequence[Tensor], views: Sequence[View]) -> float:
+def flicker(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float:
     """Deviation over time of the same pixel where nothing moves, in grey levels; 0 for a noiseless fixed camera.
 
-    ``images`` are frames or restored frames, (3, s H, s W); their difference to the view's own median over time is
-    taken, so slow changes of light count too.
+    ``image_of`` gives the frame or the restored frame (3, s H, s W) of an index; the difference to their own median
+    over time is taken, so slow changes of light count too.
     """
     total, count = 0.0, 0
     for view in views:
-        stack = torch.stack([images[index] for index in view.indices])
+        stack = torch.stack([image_of(index) for index in view.indices])
         scale = stack.shape[2] // view.median.shape[1]
         still = view.still.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
         change = (stack - stack.median(0).values).square().mean(1, keepdim=True)[still]

@@ -26,9 +26,9 @@ Shown = tuple[Mapping[str, Tensor], str]
 
 
 def picture_bytes(image: Tensor) -> bytes:
-    """An image (3, H, W) in [0, 1] as PNG, for an `ipywidgets.Image`."""
+    """An image (3, H, W) in [0, 1] as JPEG, for an `ipywidgets.Image`; as PNG, noise makes saved notebooks heavy."""
     array = to_bytes(image).permute(1, 2, 0).numpy()[..., ::-1]
-    return cv2.imencode(".png", np.ascontiguousarray(array), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+    return cv2.imencode(".jpg", np.ascontiguousarray(array), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
 def explorer(draw: Callable[..., Shown], controls: Mapping[str, ipw.Widget], *, side: str = "256px") -> ipw.VBox:
@@ -39,7 +39,7 @@ def explorer(draw: Callable[..., Shown], controls: Mapping[str, ipw.Widget], *, 
     def redraw(_change: object = None) -> None:
         images, text = draw(**{name: control.value for name, control in controls.items()})
         for label, image in images.items():
-            picture = pictures.setdefault(label, ipw.Image(format="png", layout=ipw.Layout(width=side)))
+            picture = pictures.setdefault(label, ipw.Image(format="jpeg", layout=ipw.Layout(width=side)))
             picture.value = picture_bytes(image)
         beside.value = text
 

@@ -67,7 +67,7 @@ def test_the_map_explorer_redraws_on_every_control(scene):
         before = shown[3].children[1].value, shown[-1].value
         control.value = value
         assert (shown[3].children[1].value, shown[-1].value) != before, control.description
-    assert bytes(shown[0].children[1].value).startswith(b"\x89PNG") and "<svg" in shown[-1].value
+    assert bytes(shown[0].children[1].value).startswith(b"\xff\xd8") and "<svg" in shown[-1].value
 
 
 def test_the_sampling_explorer_redraws_on_every_control(scene, model):
