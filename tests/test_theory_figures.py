@@ -70,7 +70,7 @@ def test_ellipses_lie_two_deviations_out():
     gaussians = {"one": (torch.tensor([1.0, 2.0]), covariance)}
     figure = drawn(theory_figures.plane_gaussians({"panel": gaussians}, title="Heading", label="value"))
     (patch,) = figure.axes[0].patches
-    assert patch.center == (1.0, 2.0) and (patch.width, patch.height) == (8.0, 4.0) and patch.angle % 180 == 0
+    assert tuple(patch.center) == (1.0, 2.0) and (patch.width, patch.height) == (8.0, 4.0) and patch.angle % 180 == 0
     cloud = torch.randn(500, 2, generator=GENERATOR)
     figure = drawn(theory_figures.residual_clouds({"a": cloud}, gaussians["one"], title="Heading", label="added"))
     assert [patch.get_label() for patch in figure.axes[0].patches] == ["generated", "true"]
