@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
-from sr_utils.images import imresize, quantize
 
 CLEAN, DEGRADED = 0, 1
 
@@ -30,9 +31,14 @@ class DeFlowConfig:
     encoder_blocks: int = 2
     """RRDBs of the condition encoder."""
     condition_factor: int = 8
-    """h(x) is x downsampled by this factor; image sides must be multiples of it and of 2 ** levels."""
+    """h(x) is smaller than x by this factor; image sides must be multiples of it and of 2 ** levels."""
     condition_noise: float = 0.02
-    """Deviation of the Gaussian noise added to h in training, in image units of [0, 1]."""
+    """Deviation of the Gaussian noise added to h in training, in image units of [0, 1]. With 0, training leaves
+    chance to h itself, as its map in `domain_maps` has it."""
+    domain_map: str = "bicubic_noise"
+    """Which h: a name in `domain_maps.DOMAIN_MAPS`; the published one is antialiased bicubic downsampling."""
+    map_strength: float = 1.0
+    """Scales what h does to hide the domain, its noise or its smoothing."""
     quantisation: int = 256
     """Levels of an image channel; training adds uniform noise of one level (dequantisation)."""
     bound: float = 1.0
@@ -69,6 +75,10 @@ class DeFlowConfig:
     def __post_init__(self):
         if self.shift not in ("constant", "local", "gain"):
             raise UserError(f"shift {self.shift!r} is not known; choose constant, local or gain.")
+        if self.domain_map not in DOMAIN_MAPS:
+            raise UserError(f"domain_map {self.domain_map!r} is not known; choose one of {', '.join(DOMAIN_MAPS)}.")
+        if not (math.isfinite(self.map_strength) and self.map_strength >= 0):
+            raise UserError(f"map_strength={self.map_strength:g} is no strength: give a number from 0 on.")
         if not 0 <= self.coherence <= 1:
             raise UserError(f"coherence={self.coherence:g} is no share: give a number from 0 to 1.")
         object.__setattr__(self, "stacked_blocks", tuple(self.stacked_blocks))  # a list, when read from a file
@@ -113,9 +123,19 @@ class DeFlowConfig:
         return max(self.condition_factor, 2**self.levels)
 
 
-def condition_of(image: Tensor, factor: int) -> Tensor:
-    """h(x): antialiased bicubic downsampling by ``factor``, rounded to 8 bits; (N, 3, H, W) in [0, 1]."""
-    return quantize(imresize(image, 1 / factor))
+def condition_of(
+    image: Tensor,
+    factor: int,
+    *,
+    domain_map: str = "bicubic_noise",
+    strength: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """h(x) of (N, 3, H, W) in [0, 1], smaller by ``factor``; by default bicubic, rounded to 8 bits.
+
+    ``domain_map`` is a name in `domain_maps.DOMAIN_MAPS`; what it leaves to chance needs a ``generator``.
+    """
+    return DOMAIN_MAPS[domain_map](image, generator, factor=factor, strength=strength)
 
 
 def official_config(state_dict: Mapping[str, Tensor], *, stacked_blocks: tuple[int, ...] | None = None) -> DeFlowConfig:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sr_utils import fidelity
-from sr_utils.deflow import DeFlow, condition_of
+from sr_utils.deflow import DeFlow
 from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
@@ -103,7 +103,7 @@ def _translated_bytes(
         )
     padded = _pad_to_multiple(clean, factor)
     noise = model.draw_noise(1, *padded.shape[1:], generator=torch.Generator().manual_seed(seed))
-    condition = condition_of(padded[None], model.config.condition_factor)
+    condition = model.condition(padded[None])
     degraded = torch.empty(padded.shape, dtype=torch.uint8)
     for top, bottom, keep_top, keep_bottom in tiles(padded.shape[1], tile, overlap):
         for left, right, keep_left, keep_right in tiles(padded.shape[2], tile, overlap):

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sr_utils.checkpoints import load_state, save_model, save_state
 from sr_utils.datasets import PairSampler, PatchSampler
-from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, condition_of
+from sr_utils.deflow import CLEAN, DEGRADED, DeFlow
 from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, PerceptualLoss, RRDBNet, adversarial_loss, discriminator_loss
 from sr_utils.features import imagenet_features
@@ -240,9 +240,11 @@ def train_deflow(
     domain = torch.tensor([CLEAN] * half + [DEGRADED] * (config.batch - half), device=device)
     last = config.steps if stop_after is None else min(stop_after, config.steps)
     likelihood = torch.compile(model) if config.compiled else model
+    # The condition's noise is drawn in the model's forward pass; without it, h draws its own.
+    chance = None if model.config.condition_noise else torch.default_generator
     for step in progress(range(run.start, last), label="DeFlow", total=config.steps, initial=run.start):
         image = torch.cat([samplers["clean"].next(half), samplers["degraded"].next(config.batch - half)]).to(device)
-        nll = likelihood(image, condition_of(image, model.config.condition_factor), domain)
+        nll = likelihood(image, model.condition(image, generator=chance), domain)
         rate = learning_rate_at(step, steps=config.steps, peak=config.learning_rate)
         descend(nll.mean(), optimiser, config.gradient_clip, rate=rate, step=step, what="DeFlow")
         average.update_parameters(model)
