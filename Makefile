@@ -10,11 +10,12 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test browser bench ladder peers lint lab html publish clean
+.PHONY: help setup report test soak browser bench ladder peers lint lab html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
+	@echo 'make soak      thousands of hostile inputs, and kills at any moment; an hour'
 	@echo 'make bench     measure speed, memory, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
@@ -54,6 +55,9 @@ browser:
 	  fi
 	@{ $(HAS_BROWSER); } >/dev/null || \
 	  echo 'NO BROWSER: the tests in a browser will be skipped. Install Chromium (Debian: apt install chromium).' >&2
+
+soak: $(READY)
+	@"$(VENV)" -m pytest --hypothesis-profile soak --timeout 3600 tests/test_hostile_*.py $(ARGS)
 
 bench: $(READY)
 	@"$(VENV)" -m benchmarks.oracle

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
+from sr_utils.parameters import check_range
 
 CLEAN, DEGRADED = 0, 1
 
@@ -73,14 +74,26 @@ class DeFlowConfig:
     """Compact form: the condition's networks compute in bfloat16, latents and log-determinants in full precision."""
 
     def __post_init__(self):
+        owner = "DeFlowConfig"
+        check_range(owner, least=1, largest=6, levels=self.levels)
+        check_range(owner, least=1, largest=128, steps=self.steps, condition_factor=self.condition_factor)
+        check_range(owner, least=1, largest=1024, hidden=self.hidden, features=self.features)
+        check_range(owner, least=0, largest=1024, growth=self.growth)
+        check_range(owner, least=0, largest=128, encoder_blocks=self.encoder_blocks, mixing_steps=self.mixing_steps)
+        check_range(owner, least=2, largest=65536, quantisation=self.quantisation)
+        check_range(owner, least=0.0, map_strength=self.map_strength, initial_shift=self.initial_shift)
+        check_range(owner, least=0.0, condition_noise=self.condition_noise)
+        check_range(owner, least=0.0, largest=10.0, bound=self.bound, epsilon=self.epsilon)
+        check_range(owner, least=0.0, largest=1.0, coherence=self.coherence)
+        check_range(owner, least=0, largest=self.levels, splits=0 if self.splits is None else self.splits)
         if self.shift not in ("constant", "local", "gain"):
             raise UserError(f"shift {self.shift!r} is not known; choose constant, local or gain.")
-        if self.domain_map not in DOMAIN_MAPS:
+        if not isinstance(self.domain_map, str) or self.domain_map not in DOMAIN_MAPS:
             raise UserError(f"domain_map {self.domain_map!r} is not known; choose one of {', '.join(DOMAIN_MAPS)}.")
-        if not (math.isfinite(self.map_strength) and self.map_strength >= 0):
-            raise UserError(f"map_strength={self.map_strength:g} is no strength: give a number from 0 on.")
-        if not 0 <= self.coherence <= 1:
-            raise UserError(f"coherence={self.coherence:g} is no share: give a number from 0 to 1.")
+        if not isinstance(self.stacked_blocks, list | tuple):
+            raise UserError(f"stacked_blocks={self.stacked_blocks!r} must be a list of whole numbers.")
+        for index in self.stacked_blocks:
+            check_range(owner, least=0, largest=127, stacked_blocks=index)
         object.__setattr__(self, "stacked_blocks", tuple(self.stacked_blocks))  # a list, when read from a file
         if self.form not in ("compact", "published"):
             raise UserError(f"form {self.form!r} is not known; choose compact or published.")

@@ -19,6 +19,7 @@ from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
 from sr_utils.images import crop_to_multiple, imresize, load_image, quantize, save_image, to_bytes
 from sr_utils.latent_noise import LatentNoise
+from sr_utils.parameters import check_range
 from sr_utils.progress import progress
 
 TILE, OVERLAP = 256, 32
@@ -101,6 +102,8 @@ def _translated_bytes(
         raise UserError(
             f"tile={tile} and overlap={overlap} do not fit: give multiples of {factor}, tile above twice overlap."
         )
+    check_range("a translation", least=0.0, largest=100.0, temperature=temperature)
+    check_range("a translation", least=0, largest=2**63 - 1, seed=seed)
     padded = _pad_to_multiple(clean, factor)
     noise = model.draw_noise(1, *padded.shape[1:], generator=torch.Generator().manual_seed(seed))
     condition = model.condition(padded[None])
@@ -259,6 +262,7 @@ def restore_image(network: RRDBNet, low_resolution: Tensor, *, device: str = "cp
 @torch.no_grad()
 def _restored_bytes(network: RRDBNet, low_resolution: Tensor, device: str, tile: int = TILE) -> Tensor:
     """`restore_image` as bytes, a quarter of the memory."""
+    check_range("a restoration", least=2 * OVERLAP + 1, tile=tile)
     scale = network.config.scale
     _, height, width = low_resolution.shape
     restored = torch.empty(3, scale * height, scale * width, dtype=torch.uint8)

@@ -4,9 +4,22 @@ import shutil
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from playwright.sync_api import sync_playwright
 
 from sr_utils.images import save_image
+
+# A repeatable sample of the generated cases; `make soak` chooses the other profile.
+settings.register_profile(
+    "sample",
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+settings.register_profile("soak", settings.get_profile("sample"), max_examples=400, derandomize=False, print_blob=True)
+settings.load_profile("sample")
 
 
 def write(path, width, height, seed=0):
