@@ -1,54 +1,109 @@
-"""Sliders beside the course's pictures: one thin function a widget, each over pure functions of another module.
+"""Pictures that answer to the hand: one function a widget, each over a drawing function of its topic's module.
 
-Every function returns an ipywidgets container, and every notebook also draws what the widget shows at first, so that a
-page without a running kernel loses nothing.
+Every widget is a container of controls above an image. Whoever cannot run it finds its first picture drawn in the
+notebook as well.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
-import ipywidgets as ipw
+import ipywidgets
+import matplotlib
 import numpy as np
+import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from sr_utils.ablations import LEVELS, LatentWalk, view_map
 from sr_utils.deflow import DeFlow
 from sr_utils.domain_maps import DOMAIN_MAPS
+from sr_utils.figure_style import STYLE
+from sr_utils.gaussian_shift import PARAMETERS
 from sr_utils.images import crop_to_multiple, to_bytes
 from sr_utils.small_plots import plane_svg, stairs_svg
+from sr_utils.theory_figures import explorer
 
+SAMPLE_SIZES = (10, 30, 100, 300, 1000, 3000)
 _NARROW = {"description_width": "90px"}
 Shown = tuple[Mapping[str, Tensor], str]
 """Pictures (3, H, W) under their labels, and a piece of HTML beside them."""
+_NAMES = {"mu_x": "mean of x", "sigma_x": "deviation of x", "mu_u": "mean of u", "sigma_u": "deviation of u"}
 
 
-def picture_bytes(image: Tensor) -> bytes:
+def picture_bytes(figure: Figure) -> bytes:
+    """A figure as a PNG file's content, in the course's style."""
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def answering(controls: Mapping[str, ipywidgets.ValueWidget], draw: Callable[..., Figure]) -> ipywidgets.VBox:
+    """Controls above the picture that ``draw`` makes of their values, passed by name; drawn anew at each change."""
+    picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+
+    def redraw(change: object = None) -> None:
+        picture.value = picture_bytes(draw(**{name: control.value for name, control in controls.items()}))
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    redraw()
+    rows = ipywidgets.Box(list(controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
+    return ipywidgets.VBox([rows, picture])
+
+
+def flow_theory_widget(*, seed: int = 0) -> ipywidgets.VBox:
+    """The one-dimensional model: four parameters and the sample size; densities, likelihood and estimate."""
+    start = {"mu_x": 0.0, "sigma_x": 1.0, "mu_u": 0.5, "sigma_u": 0.6}
+    style = {"description_width": "110px"}
+    controls: dict[str, ipywidgets.ValueWidget] = {}
+    for name in PARAMETERS:
+        low, high = (-3.0, 3.0) if name.startswith("mu") else (0.1 if name == "sigma_x" else 0.0, 2.0)
+        controls[name] = ipywidgets.FloatSlider(
+            value=start[name], min=low, max=high, step=0.05, description=_NAMES[name], style=style
+        )
+    controls["count"] = ipywidgets.SelectionSlider(
+        options=SAMPLE_SIZES, value=100, description="sample size", style=style
+    )
+
+    def draw(count: int, **parameters: float) -> Figure:
+        values = torch.tensor([parameters[name] for name in PARAMETERS], dtype=torch.float64)
+        return explorer(values, count=count, seed=seed)
+
+    return answering(controls, draw)
+
+
+def photograph_bytes(image: Tensor) -> bytes:
     """An image (3, H, W) in [0, 1] as JPEG, for an `ipywidgets.Image`; as PNG, noise makes saved notebooks heavy."""
     array = to_bytes(image).permute(1, 2, 0).numpy()[..., ::-1]
     return cv2.imencode(".jpg", np.ascontiguousarray(array), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
-def explorer(draw: Callable[..., Shown], controls: Mapping[str, ipw.Widget], *, side: str = "256px") -> ipw.VBox:
+def several_answering(
+    draw: Callable[..., Shown], controls: Mapping[str, ipywidgets.Widget], *, side: str = "256px"
+) -> ipywidgets.VBox:
     """Controls above pictures that are drawn again, as ``draw(**values)``, whenever one of them changes."""
-    pictures: dict[str, ipw.Image] = {}
-    beside = ipw.HTML()
+    pictures: dict[str, ipywidgets.Image] = {}
+    beside = ipywidgets.HTML()
 
     def redraw(_change: object = None) -> None:
         images, text = draw(**{name: control.value for name, control in controls.items()})
         for label, image in images.items():
-            picture = pictures.setdefault(label, ipw.Image(format="jpeg", layout=ipw.Layout(width=side)))
-            picture.value = picture_bytes(image)
+            picture = pictures.setdefault(label, ipywidgets.Image(format="jpeg", layout=ipywidgets.Layout(width=side)))
+            picture.value = photograph_bytes(image)
         beside.value = text
 
     redraw()
     for control in controls.values():
         control.observe(redraw, names="value")
-    cards = [ipw.VBox([ipw.Label(label), picture]) for label, picture in pictures.items()]
-    wrapped = ipw.Layout(flex_flow="row wrap")
-    return ipw.VBox([ipw.HBox(list(controls.values()), layout=wrapped), ipw.HBox([*cards, beside], layout=wrapped)])
+    cards = [ipywidgets.VBox([ipywidgets.Label(label), picture]) for label, picture in pictures.items()]
+    wrapped = ipywidgets.Layout(flex_flow="row wrap")
+    rows = (list(controls.values()), [*cards, beside])
+    return ipywidgets.VBox([ipywidgets.HBox(row, layout=wrapped) for row in rows])
 
 
 def map_explorer(
@@ -57,7 +112,7 @@ def map_explorer(
     *,
     domain_map: str = "bicubic_noise",
     size: int = 256,
-) -> ipw.VBox:
+) -> ipywidgets.VBox:
     """Choose h, its strength, an image and a crop; see what `ablations.view_map` sees.
 
     ``scenes`` are pairs of a clean and a degraded image (3, H, W) of one place; ``rows`` those of h_design.json.
@@ -65,12 +120,12 @@ def map_explorer(
     reach = max(max(clean.shape[1:]) for clean, _ in scenes.values())
     start = min(size, reach)
     controls = {
-        "scene": ipw.Dropdown(options=list(scenes), description="image", style=_NARROW),
-        "name": ipw.Dropdown(options=list(DOMAIN_MAPS), value=domain_map, description="map h", style=_NARROW),
-        "strength": ipw.FloatSlider(1.0, min=0.0, max=3.0, step=0.25, description="strength", style=_NARROW),
-        "side": ipw.IntSlider(start, min=min(64, start), max=start, step=16, description="crop, side", style=_NARROW),
-        "top": ipw.IntSlider(0, min=0, max=reach, step=8, description="crop, top", style=_NARROW),
-        "left": ipw.IntSlider(0, min=0, max=reach, step=8, description="crop, left", style=_NARROW),
+        "scene": ipywidgets.Dropdown(options=list(scenes), description="image", style=_NARROW),
+        "name": ipywidgets.Dropdown(options=list(DOMAIN_MAPS), value=domain_map, description="map h", style=_NARROW),
+        "strength": ipywidgets.FloatSlider(1.0, min=0.0, max=3.0, step=0.25, description="strength", style=_NARROW),
+        "side": ipywidgets.IntSlider(start, min=min(64, start), max=start, step=16, description="side", style=_NARROW),
+        "top": ipywidgets.IntSlider(0, min=0, max=reach, step=8, description="crop, top", style=_NARROW),
+        "left": ipywidgets.IntSlider(0, min=0, max=reach, step=8, description="crop, left", style=_NARROW),
     }
 
     points = {row["method"]: (row["leakage_auc"], row["content_psnr"]) for row in rows}
@@ -83,7 +138,7 @@ def map_explorer(
             text += "<br>" + plane_svg(points, marked=name, title="content over leakage", xlabel="leakage")
         return view.pictures(), text
 
-    return explorer(draw, controls)
+    return several_answering(draw, controls)
 
 
 def walk_pictures(walk: LatentWalk, **options: Any) -> dict[str, Tensor]:
@@ -92,7 +147,7 @@ def walk_pictures(walk: LatentWalk, **options: Any) -> dict[str, Tensor]:
     return {"x, clean": clean, "on the walk": there, "4 times what was added": (0.5 + 4 * (there - clean)).clamp(0, 1)}
 
 
-def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> ipw.VBox:
+def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> ipywidgets.VBox:
     """Draw the degradation again, make it warmer or colder, and walk from the clean latents to the degraded ones.
 
     ``scenes`` are clean images (3, H, W); their sides are cut to what the flow needs.
@@ -100,11 +155,11 @@ def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> ipw.VBox:
     multiple = model.config.side_multiple
     walks: dict[str, LatentWalk] = {}
     controls = {
-        "scene": ipw.Dropdown(options=list(scenes), description="image", style=_NARROW),
-        "seed": ipw.BoundedIntText(0, min=0, max=9999, description="draw", style=_NARROW),
-        "temperature": ipw.FloatSlider(1.0, min=0.0, max=2.0, step=0.1, description="temperature", style=_NARROW),
-        "share": ipw.FloatSlider(1.0, min=0.0, max=1.0, step=0.05, description="way gone", style=_NARROW),
-        "levels": ipw.Dropdown(options=LEVELS, description="latents", style=_NARROW),
+        "scene": ipywidgets.Dropdown(options=list(scenes), description="image", style=_NARROW),
+        "seed": ipywidgets.BoundedIntText(0, min=0, max=9999, description="draw", style=_NARROW),
+        "temperature": ipywidgets.FloatSlider(1.0, max=2.0, step=0.1, description="temperature", style=_NARROW),
+        "share": ipywidgets.FloatSlider(1.0, min=0.0, max=1.0, step=0.05, description="way gone", style=_NARROW),
+        "levels": ipywidgets.Dropdown(options=LEVELS, description="latents", style=_NARROW),
     }
 
     def draw(scene: str, **options: Any) -> Shown:
@@ -114,8 +169,8 @@ def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> ipw.VBox:
         clean, there, _ = pictures.values()
         return pictures, f"<p>Deviation of what was added: {255 * (there - clean).std().item():.1f} grey levels.</p>"
 
-    again = ipw.Button(description="draw again", tooltip="Another draw of what chance decides")
+    again = ipywidgets.Button(description="draw again", tooltip="Another draw of what chance decides")
     again.on_click(lambda _button: setattr(controls["seed"], "value", (controls["seed"].value + 1) % 10_000))
-    page = explorer(draw, controls)
-    page.children = (ipw.HBox([again]), *page.children)
+    page = several_answering(draw, controls)
+    page.children = (ipywidgets.HBox([again]), *page.children)
     return page
