@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sr_utils.ablations import MapView
 from sr_utils.figure_style import INK, PALETTE, RULE, WIDTH, draw_image, new_figure, styled
+from sr_utils.quality_figures import label_points
 
 Row = Mapping[str, Any]
 
@@ -50,11 +51,16 @@ def map_plane(
     """Every map in the plane of leakage and content, its Pareto front, its spread over seeds, and the floor.
 
     Rows have ``method`` and the two keys, each with ``_std`` where there are several seeds, and ``leakage_auc_floor``.
-    The upper left corner is best. Colours show ``restoration_lpips`` if all rows have it.
+    The upper left corner is best; the map ``marked`` has a ring. Colours show ``restoration_lpips`` if all have it.
     """
     figure, axes = new_figure(1, 1, title=title, height=6.0)
     axis = axes[0][0]
     x, y = ([row[key] for row in rows] for key in (leakage, content))
+    # A map far below all others is drawn at the lower edge with its number, so that the others stay apart.
+    bottom = max(min(y), sorted(y)[min(1, len(y) - 1)] - 1.0)
+    names = [row["method"].replace("_", " ") for row in rows]
+    names = [f"{name} ({at:.1f} dB)" if at < bottom else name for name, at in zip(names, y, strict=True)]
+    y = [max(at, bottom) for at in y]
     front = pareto_front(rows, low=leakage, high=content)
     axis.step([row[leakage] for row in front], [row[content] for row in front], where="post", color=RULE, zorder=1)
     spreads = [[row.get(f"{key}_std", 0.0) for row in rows] for key in (leakage, content)]
@@ -65,23 +71,14 @@ def map_plane(
         figure.colorbar(drawn, ax=axis, label="restoration LPIPS, lower is better")
     else:
         axis.scatter(x, y, color=PALETTE[0], s=70, zorder=3)
-    for place, row in enumerate(sorted(rows, key=lambda row: row[content])):
-        right = place % 2 == 0
-        weight = "bold" if row["method"] == marked else "normal"
-        axis.annotate(
-            row["method"].replace("_", " "),
-            (row[leakage], row[content]),
-            xytext=(7 if right else -7, 4 if place % 4 < 2 else -11),
-            textcoords="offset points",
-            ha="left" if right else "right",
-            fontsize=10,
-            fontweight=weight,
-        )
+    own = [place for place, row in enumerate(rows) if row["method"] == marked]
+    axis.scatter([x[i] for i in own], [y[i] for i in own], s=190, facecolor="none", edgecolor=PALETTE[1], linewidth=2)
     if leakage == "leakage_auc":
         floor = statistics.fmean(row["leakage_auc_floor"] for row in rows)
         axis.axvline(floor, color=PALETTE[1], linestyle="--", label="floor: labels by coin")
         axis.legend(loc="lower left")
-    axis.margins(x=0.18, y=0.1)
+    axis.margins(x=0.1, y=0.12)
+    label_points(axis, dict(zip(names, zip(x, y, strict=True), strict=True)), size=10)
     axis.set(xlabel="leakage: area under the curve, 0.5 hides all", ylabel="content kept: PSNR of a decoder, dB")
     return figure
 
