@@ -29,6 +29,8 @@ from sr_utils.images import imresize, quantize, to_bytes
 from sr_utils.noise_model import fit_noise_model
 from sr_utils.spectral_shrinkage import shrink
 
+SLOPE = 0.2
+"""Of the leaky rectifiers."""
 GRID = 4
 """Pixels of a side that become one position with 16 times the channels."""
 
@@ -88,9 +90,15 @@ class ResidualBlock(nn.Module):
     def __init__(self, features: int):
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(features, features, 3, padding=1) for _ in range(2))
+        # As for `rrdb`: small corrections to begin with.
+        nn.init.kaiming_normal_(self.convs[0].weight, SLOPE)
+        nn.init.kaiming_normal_(self.convs[1].weight)
+        self.convs[1].weight.data.mul_(0.1)
+        for conv in self.convs:
+            nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.convs[1](F.relu(self.convs[0](x)))
+        return x + self.convs[1](F.leaky_relu(self.convs[0](x), SLOPE))
 
 
 class RefinementNetwork(nn.Module):
@@ -114,8 +122,9 @@ class RefinementNetwork(nn.Module):
         height, width = stack.shape[2:]
         # Sides that do not divide are padded here and cut from the result.
         padded = F.pad(stack, (0, -width % GRID, 0, -height % GRID), mode="replicate")
-        x = self.first(F.pixel_unshuffle(padded, GRID))  # (N, F, H/4, W/4)
-        correction = F.pixel_shuffle(self.last(F.relu(self.trunk(x))), GRID)
+        # About zero, the first convolution need not learn to ignore how bright an image is.
+        x = self.first(F.pixel_unshuffle(padded - 0.5, GRID))  # (N, F, H/4, W/4)
+        correction = F.pixel_shuffle(self.last(self.trunk(x)), GRID)
         return stack[:, :3] + correction[:, :, :height, :width]
 
 
