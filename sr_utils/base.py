@@ -49,7 +49,7 @@ BASE_TRANSFER = ESRGANTraining(
     mixed_precision=True,
     seed=0,
 )
-BASE_HYBRID = ESRGANTraining(pixel_steps=2500, gan_steps=0, patch=80, batch=8, learning_rate=8e-4, seed=0)
+BASE_HYBRID = ESRGANTraining(pixel_steps=1500, gan_steps=0, patch=80, batch=8, learning_rate=1e-3, seed=0)
 """Of a refinement network, whose crops are of the truth's size: fewer steps than `BASE_ESRGAN`, and no second stage."""
 ANY_GRAIN = GenericDegradation(grain=(0.0, 1.0), grey=(0.0, 0.8), shot=(0.0, 1.0))
 DEGRADED_DRAWS = 4
