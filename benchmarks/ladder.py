@@ -100,8 +100,7 @@ def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
         noise = collect_noise(load_images(data.inputs))
         return lambda image, seed: inject_noise(image, noise, chance(seed))
     if source in ("esrgan_classical_pairs", "esrgan_classical_patches"):
-        clean = clean_at_input_size(data.train, data.scale)
-        generator = fit_pair_generator(load_images(data.inputs), clean, patches=source == "esrgan_classical_patches")
+        generator = fit_pair_generator(load_images(data.inputs), patches=source == "esrgan_classical_patches")
         return lambda image, seed: generator.degrade(image, seed=seed)
     kinds = {"esrgan_deflow_constant_shift": "deflow_constant_shift", "esrgan_deflow": "deflow_gain_shift"}
     if source in kinds:

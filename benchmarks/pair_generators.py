@@ -74,7 +74,7 @@ def fitted(method: str, data: DataRoot, options: PairGenerators) -> Callable[[Te
     if method == "white_noise":
         model = fit_noise_model(inputs, multiplicative=False)
         return lambda image, seed: quantize(model.add_to(image, torch.Generator().manual_seed(seed)))
-    generator = fit_pair_generator(inputs, clean_at_input_size(data.train, data.scale), **CLASSICAL[method])
+    generator = fit_pair_generator(inputs, **CLASSICAL[method])
     return lambda image, seed: generator.degrade(image, seed=seed)
 
 

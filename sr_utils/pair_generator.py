@@ -11,8 +11,8 @@ Here s and q are the donor's, g is a curve of brightness with mean square 1, and
 noise with the measured spectrum in three uncorrelated colours, or patches cut out of the real images.
 
 Compression takes some of the noise away again, and so do planes and borders of the patches that measure it. So what
-goes in is found by trial: images with a photograph's colours and no detail are degraded and measured as the real ones
-were, and power, curve and strength are multiplied by what is missing.
+goes in is found by trial: the real images, without noise or detail, are degraded and measured as the real ones were,
+and power, curve and each donor's strength are multiplied by what is missing.
 
 References
 ----------
@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from sr_utils.compression import estimate_quality
 from sr_utils.degradations import jpeg
-from sr_utils.fidelity import flat_patches, signal_dependence
+from sr_utils.fidelity import FlatPatches, flat_patches, flat_places, signal_dependence
 from sr_utils.images import crop_to_multiple, imresize, quantize
 from sr_utils.noise_patches import collect_noise, lay_patches
 
@@ -41,8 +41,6 @@ WINDOW = 16
 """Side of the patches whose spectra are measured, and of the kernels that colour white noise."""
 SHARE = 0.05
 """Of all patches that count as flat."""
-FEWEST = 4
-"""Flat patches by which an image's own strength is known."""
 TRIALS = 4
 SMOOTH = 16
 """How many pixels of a side become one in images without detail."""
@@ -62,7 +60,7 @@ class NoiseStatistics:
     gains: Tensor
     """How much stronger the noise is than on average at each of ``levels``; mean square 1."""
     strengths: Tensor
-    """Deviation of the noise of each image that has enough flat places."""
+    """Deviation of the noise of each image that is not black or white throughout."""
     donors: Sequence[int]
     """Indices of these images."""
 
@@ -78,19 +76,18 @@ def measure_noise(images: Sequence[Tensor], *, colours: Tensor | None = None) ->
     ------
     UserError: every image is black or white throughout, or none is as large as a patch of 16 pixels.
     """
-    flat = flat_patches(images, share=SHARE)
-    counts = flat.image.bincount(minlength=len(images))
-    donors = (counts >= min(FEWEST, int(counts.max()))).nonzero().flatten()
-    chosen = torch.isin(flat.image, donors)
-    levels, residual = flat.levels()[chosen], flat.residual[chosen]
-    owner = torch.bucketize(flat.image[chosen], donors)
-    strengths = torch.ones(len(donors))
+    donors = [index for index, image in enumerate(images) if flat_places(image).any()]
+    own = [flat_patches([images[index]], share=SHARE) for index in donors]
+    # Spectrum and curve come from the flattest places of all images, strengths from each image's own.
+    flattest = flat_patches([images[index] for index in donors], share=SHARE)
+    levels, strengths = flattest.levels(), torch.ones(len(donors))
     # Strength and curve explain each other: a dark image may be noisy because it is dark, or by itself.
     for _ in range(3):
-        places, gains = signal_dependence(levels, residual / strengths[owner][:, None, None, None])
-        even = residual / _interpolated(levels, places, gains)
-        strengths = torch.stack([even[owner == index].square().mean().sqrt() for index in range(len(donors))])
-    normal = even / strengths[owner][:, None, None, None]
+        normal = flattest.residual / strengths[flattest.image][:, None, None, None]
+        places, gains = signal_dependence(levels, normal)
+        strengths = torch.stack([_strength(flat, places, gains) for flat in own])
+    normal = flattest.residual / strengths[flattest.image][:, None, None, None]
+    normal = normal / _interpolated(levels, places, gains)
     if colours is None:
         covariance = torch.cov(normal.transpose(0, 1).flatten(1).double())
         colours = torch.linalg.eigh(covariance).eigenvectors.T.flip(0).float()
@@ -101,7 +98,13 @@ def measure_noise(images: Sequence[Tensor], *, colours: Tensor | None = None) ->
     # The gains' mean square goes into the strengths.
     scale = _interpolated(levels, places, gains).square().mean().sqrt()
     powers = powers * 3 * WINDOW**2 / powers.sum()
-    return NoiseStatistics(colours, powers, places, gains / scale, strengths * scale, donors.tolist())
+    return NoiseStatistics(colours, powers, places, gains / scale, strengths * scale, donors)
+
+
+def _strength(flat: FlatPatches, places: Tensor, gains: Tensor) -> Tensor:
+    """Deviation of one image's noise where the gain is 1; the median, because some of its patches may hold texture."""
+    even = flat.residual / _interpolated(flat.levels(), places, gains)
+    return even.square().mean((1, 2, 3)).median().sqrt()
 
 
 def _interpolated(image: Tensor, levels: Tensor, values: Tensor) -> Tensor:
@@ -130,10 +133,14 @@ class PairGenerator:
         coloured = F.conv2d(white, kernels[:, None], groups=3)
         return torch.einsum("ji,jhw->ihw", self.noise.colours, coloured)
 
-    def degrade(self, clean: Tensor, *, seed: int) -> Tensor:
-        """A degraded version of an image (3, H, W) in [0, 1], on 8-bit levels; donor and noise follow from ``seed``."""
+    def degrade(self, clean: Tensor, *, seed: int, donor: int | None = None) -> Tensor:
+        """A degraded version of an image (3, H, W) in [0, 1], on 8-bit levels; noise and donor follow from ``seed``.
+
+        ``donor`` names one of ``qualities`` instead.
+        """
         generator = torch.Generator().manual_seed(seed)
-        donor = int(torch.randint(len(self.qualities), (), generator=generator))
+        drawn = int(torch.randint(len(self.qualities), (), generator=generator))
+        donor = drawn if donor is None else donor
         noise = self.noise.strengths[donor] * self.noise.gain_at(clean) * self.draw_noise(*clean.shape[1:], generator)
         degraded = quantize(clean + noise)
         quality = self.qualities[donor]
@@ -142,7 +149,6 @@ class PairGenerator:
 
 def fit_pair_generator(
     degraded: Sequence[Tensor],
-    clean: Sequence[Tensor],
     *,
     patches: bool = False,
     coloured: bool = True,
@@ -154,13 +160,12 @@ def fit_pair_generator(
 
     Parameters
     ----------
-    clean: images at the same resolution, paired with nothing, whose colours the generator is tried on.
     patches: cut the noise out of the degraded images instead of drawing it from their spectrum.
     coloured, signal_dependent, compressed: leave a part of the model out, to see what it is worth.
 
     Raises
     ------
-    UserError: every image of a set is black or white throughout, or none is as large as a patch.
+    UserError: every image is black or white throughout, or none is as large as a patch.
     """
     real = measure_noise(degraded)
     qualities = [estimate_quality(degraded[index]) if compressed else None for index in real.donors]
@@ -169,9 +174,12 @@ def fit_pair_generator(
         generator = replace(generator, noise=replace(real, colours=torch.eye(3), powers=torch.ones_like(real.powers)))
     if not signal_dependent:
         generator = replace(generator, noise=replace(generator.noise, gains=torch.ones_like(real.gains)))
-    smooth = [imresize(imresize(crop_to_multiple(image, SMOOTH), 1 / SMOOTH), SMOOTH).clamp(0, 1) for image in clean]
+    images = [crop_to_multiple(degraded[index], SMOOTH) for index in real.donors]
+    smooth = [imresize(imresize(image, 1 / SMOOTH), SMOOTH).clamp(0, 1) for image in images]
     for trial in range(trials):
-        made = [generator.degrade(image, seed=trial * len(smooth) + index) for index, image in enumerate(smooth)]
+        seeds = range(trial * len(smooth), (trial + 1) * len(smooth))
+        donors = enumerate(zip(smooth, seeds, strict=True))
+        made = [generator.degrade(image, seed=seed, donor=donor) for donor, (image, seed) in donors]
         found = measure_noise(made, colours=real.colours)
         generator = replace(generator, noise=_corrected(generator.noise, real, found, coloured, signal_dependent))
     return generator
@@ -186,7 +194,9 @@ def _corrected(
         return (wanted / there.clamp_min(1e-12)).clamp(1 / LARGEST_STEP, LARGEST_STEP)
 
     powers, gains = used.powers, used.gains
-    strengths = used.strengths * missing(real.strengths.square().mean(), found.strengths.square().mean()).sqrt()
+    there = real.strengths.clone()
+    there[found.donors] = found.strengths
+    strengths = used.strengths * missing(real.strengths, there)
     if coloured:
         powers = powers * missing(real.powers, found.powers)
         powers = powers * powers.numel() / powers.sum()

@@ -53,7 +53,7 @@ def test_drawn_noise_has_the_grain_of_what_was_seen_after_trials_and_not_before(
     real = neighbour_correlation(torch.stack([grained(torch.zeros(3, 96, 96), index) for index in range(8)]))
     errors = []
     for trials in (0, 4):
-        generator = fit_pair_generator(images, ramps(12, seed=9), compressed=False, trials=trials)
+        generator = fit_pair_generator(images, compressed=False, trials=trials)
         noise = generator.draw_noise(192, 200, torch.Generator().manual_seed(0))
         assert noise.shape == (3, 192, 200) and noise.std() == pytest.approx(1, rel=0.06)
         errors.append((neighbour_correlation(noise[None]) - real).abs().max())
@@ -63,7 +63,7 @@ def test_drawn_noise_has_the_grain_of_what_was_seen_after_trials_and_not_before(
 
 @pytest.mark.parametrize("patches", [False, True])
 def test_what_it_makes_is_as_noisy_as_what_it_saw(degraded, patches):
-    generator = fit_pair_generator(degraded, ramps(12, seed=9), patches=patches)
+    generator = fit_pair_generator(degraded, patches=patches)
     made = [generator.degrade(image, seed=index) for index, image in enumerate(ramps(48, seed=5))]
     real, found = measure_noise(degraded), measure_noise(made)
     assert found.strengths.mean() == pytest.approx(real.strengths.mean().item(), rel=0.12)
@@ -76,7 +76,7 @@ def test_what_it_makes_is_as_noisy_as_what_it_saw(degraded, patches):
 
 
 def test_draws_repeat_and_stay_images(degraded):
-    generator = fit_pair_generator(degraded, ramps(4), trials=1)
+    generator = fit_pair_generator(degraded, trials=1)
     clean = ramps(1, size=50)[0][:, :, :37]
     one = generator.degrade(clean, seed=1)
     assert one.shape == clean.shape and one.min() >= 0 and one.max() <= 1
@@ -87,11 +87,11 @@ def test_draws_repeat_and_stay_images(degraded):
 
 def test_parts_can_be_left_out(degraded):
     options = {"coloured": False, "signal_dependent": False, "compressed": False}
-    plain = fit_pair_generator(degraded, ramps(4), trials=2, **options)
+    plain = fit_pair_generator(degraded, trials=2, **options)
     assert plain.noise.powers.std() == 0 and plain.noise.gains.std() == 0 and set(plain.qualities) == {None}
 
 
 def test_images_without_mid_tones_are_refused_but_one_among_others_is_not(degraded):
     with pytest.raises(UserError, match="black or white"):
         measure_noise([torch.zeros(3, 32, 32)])
-    assert len(fit_pair_generator([*degraded, torch.ones(3, 96, 96)], ramps(4), trials=1).qualities) == len(degraded)
+    assert len(fit_pair_generator([*degraded, torch.ones(3, 96, 96)], trials=1).qualities) == len(degraded)
