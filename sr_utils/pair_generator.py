@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from sr_utils.compression import estimate_quality
 from sr_utils.degradations import jpeg
+from sr_utils.errors import UserError
 from sr_utils.fidelity import FlatPatches, flat_patches, flat_places, signal_dependence
 from sr_utils.images import crop_to_multiple, imresize, quantize
 from sr_utils.noise_patches import collect_noise, lay_patches
@@ -74,9 +75,11 @@ def measure_noise(images: Sequence[Tensor], *, colours: Tensor | None = None) ->
 
     Raises
     ------
-    UserError: every image is black or white throughout, or none is as large as a patch of 16 pixels.
+    UserError: every image is black or white throughout, or one is smaller than a patch of 16 pixels.
     """
     donors = [index for index, image in enumerate(images) if flat_places(image).any()]
+    if not donors:
+        raise UserError("Every image is black or white throughout: give images with some mid-tones.")
     own = [flat_patches([images[index]], share=SHARE) for index in donors]
     # Spectrum and curve come from the flattest places of all images, strengths from each image's own.
     flattest = flat_patches([images[index] for index in donors], share=SHARE)
@@ -165,7 +168,7 @@ def fit_pair_generator(
 
     Raises
     ------
-    UserError: every image is black or white throughout, or none is as large as a patch.
+    UserError: every image is black or white throughout, or one is smaller than a patch.
     """
     real = measure_noise(degraded)
     qualities = [estimate_quality(degraded[index]) if compressed else None for index in real.donors]
