@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sr_utils.ablations import LEVELS, LatentWalk, view_map
+from sr_utils.classical_figures import burst_explorer
 from sr_utils.deflow import DeFlow
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.figure_style import STYLE
@@ -75,6 +76,19 @@ def flow_theory_widget(*, seed: int = 0) -> ipywidgets.VBox:
         return explorer(values, count=count, seed=seed)
 
     return answering(controls, draw)
+
+
+def burst_widget(scene: Tensor, *, seed: int = 0) -> ipywidgets.VBox:
+    """A burst of a scene (3, H, W): number of frames, error of the shifts and noise; one frame against all of them."""
+    style = {"description_width": "110px"}
+    controls: dict[str, ipywidgets.ValueWidget] = {
+        "frames": ipywidgets.IntSlider(value=4, min=1, max=12, description="frames", style=style),
+        "shift_error": ipywidgets.FloatSlider(
+            value=0.0, min=0.0, max=0.5, step=0.02, description="shift error", style=style
+        ),
+        "noise": ipywidgets.FloatSlider(value=0.0, min=0.0, max=0.1, step=0.005, description="noise", style=style),
+    }
+    return answering(controls, lambda **chosen: burst_explorer(scene, seed=seed, **chosen))
 
 
 def photograph_bytes(image: Tensor) -> bytes:
