@@ -33,7 +33,7 @@ from sr_utils.comparisons import pairs_provenance
 from sr_utils.compression import estimate_qualities
 from sr_utils.condition_encoder import ConditionEncoder
 from sr_utils.course import describe_machine
-from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
+from sr_utils.datasets import PairSampler, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import TaskPairs, score_degradation, task_pairs
 from sr_utils.domain_maps import DOMAIN_MAPS
@@ -68,6 +68,42 @@ class Design:
     output: Path = Path("figures/metrics/h_design.json")
 
 
+@dataclass(frozen=True)
+class Material:
+    """All images of the comparison, read once."""
+
+    pairs: TaskPairs
+    """Task 1 at the inputs' size."""
+    frames: tuple[Tensor, Tensor]
+    """Task 2: temporal medians and frames of the same content."""
+    clean: list[Tensor]
+    truths: list[Tensor]
+    validation: list[Tensor]
+    inputs: list[Tensor]
+    qualities: list[int]
+    """JPEG qualities that the inputs show."""
+    scored: list[tuple[Tensor, Tensor]]
+    """Central crops of inputs and truths that are restored and scored."""
+
+
+@functools.cache
+def material(options: Design) -> Material:
+    """Everything there is to read; the same for every map."""
+    data = open_data_root(resolve(options.data_root))
+    inputs = load_images(data.inputs)[: options.inputs]
+    chosen = [load_images(paths) for paths in zip(*data.pairs[:: options.every], strict=True)]
+    return Material(
+        task_pairs(data),
+        temporal_pairs(load_images(data.task2)),
+        clean_at_input_size(data.train, data.scale),
+        [crop_to_multiple(image, data.scale) for image in load_images(data.train)],
+        clean_at_input_size(data.validation, data.scale),
+        inputs,
+        estimate_qualities(inputs),
+        [(middle(low), middle(high, data.scale)) for low, high in zip(*chosen, strict=True)],
+    )
+
+
 SPREAD = ("leakage_auc", "probe_auc", "content_psnr", "content_lpips", "akld")
 SPREAD += ("restoration_lpips", "restoration_psnr", "restoration_lpips_gain")
 """What gets its deviation over seeds, ``_std``."""
@@ -90,24 +126,21 @@ def middle(image: Tensor, scale: int = 1) -> Tensor:
     return image[:, top : top + height, left : left + width]
 
 
-def map_measures(name: str, seed: int, data: DataRoot, options: Design) -> dict[str, float]:
+def map_measures(name: str, seed: int, options: Design) -> dict[str, float]:
     """Leakage on both tasks and content of one map."""
-    h, chance = DOMAIN_MAPS[name], torch.Generator().manual_seed(seed)
-    pairs = task_pairs(data)
-    seen = [h(images, chance, strength=options.strength) for images in (pairs.clean, pairs.degraded)]
+    h, chance, given = DOMAIN_MAPS[name], torch.Generator().manual_seed(seed), material(options)
+    seen = [h(images, chance, strength=options.strength) for images in (given.pairs.clean, given.pairs.degraded)]
     scores = leakage(*seen, steps=60, seed=seed)
-    frames = [
-        h(images, chance, strength=options.strength) for images in temporal_pairs(load_images(data.task2))
-    ]
+    frames = [h(images, chance, strength=options.strength) for images in given.frames]
     scores |= {
         "leakage_auc_task2": matched_auc(*frames, steps=60, seed=seed),
         "probe_auc_task2": linear_probe_auc(*(picture_statistics(each) for each in frames)),
     }
-    photographs = [clean_at_input_size(paths, data.scale) for paths in (data.train, data.validation)]
-    return scores | content_kept(name, *photographs, strength=options.strength, steps=100, seed=seed)
+    chosen = {"strength": options.strength, "steps": 100, "seed": seed}
+    return scores | content_kept(name, given.clean, given.validation, **chosen)
 
 
-def train_flow(name: str, seed: int, data: DataRoot, options: Design) -> DeFlow:
+def train_flow(name: str, seed: int, options: Design) -> DeFlow:
     """The compact DeFlow with this h, from the base checkpoint, at the comparison's budget."""
     base = load_model(resolve("checkpoints/base_deflow.safetensors"), DeFlow)
     # Chance is h's own, so that a map without noise stays without.
@@ -116,26 +149,19 @@ def train_flow(name: str, seed: int, data: DataRoot, options: Design) -> DeFlow:
     training = DeFlowTraining(
         options.deflow_steps, batch=4, learning_rate=1e-3, degraded_grid=8, ema_decay=0.95, seed=seed
     )
-    clean, degraded = clean_at_input_size(data.train, data.scale), load_images(data.inputs)[: options.inputs]
-    train_deflow(model, clean, degraded, training)
-    calibrate_noise(model, clean[::2], degraded[::2], steps=150)
+    given = material(options)
+    train_deflow(model, given.clean, given.inputs, training)
+    calibrate_noise(model, given.clean[::2], given.inputs[::2], steps=150)
     return model
 
 
-@functools.cache
-def input_qualities(data: DataRoot, options: Design) -> list[int]:
-    """The JPEG qualities that the inputs show; the same for every map."""
-    return estimate_qualities(load_images(data.inputs)[: options.inputs])
-
-
-def degradation_fidelity(model: DeFlow, qualities: list[int], seed: int, data: DataRoot, options: Design) -> dict:
+def degradation_fidelity(model: DeFlow, seed: int, options: Design) -> dict[str, float]:
     """AKLD and the other distances without a classifier, on central crops of every fourth scene."""
-    whole = task_pairs(data)
-    every = slice(None, None, options.every)
-    crops = [torch.stack([middle(image) for image in images[every]]) for images in (whole.clean, whole.degraded)]
-    pairs = TaskPairs(*crops)
+    given, every = material(options), slice(None, None, options.every)
+    whole = (given.pairs.clean[every], given.pairs.degraded[every])
+    pairs = TaskPairs(*(torch.stack([middle(image) for image in images]) for images in whole))
     drawn = [
-        degrade_image(model, image, qualities=qualities, seed=1000 * seed + index)
+        degrade_image(model, image, qualities=given.qualities, seed=1000 * seed + index)
         for index, image in enumerate(pairs.clean)
     ]
     scores = score_degradation(torch.stack(drawn), pairs, steps=1, seed=seed)
@@ -143,14 +169,15 @@ def degradation_fidelity(model: DeFlow, qualities: list[int], seed: int, data: D
     return {key: scores[key] for key in kept}
 
 
-def restoration(model: DeFlow, qualities: list[int], seed: int, data: DataRoot, options: Design) -> dict[str, float]:
+def restoration(model: DeFlow, seed: int, options: Design) -> dict[str, float]:
     """Scores of the base ESRGAN fine-tuned on this flow's pairs."""
-    truths = [crop_to_multiple(image, data.scale) for image in load_images(data.train)]
+    given = material(options)
     inputs = [
-        [degrade_image(model, image, qualities=qualities, seed=1000 * seed + index)]
-        for index, image in enumerate(clean_at_input_size(data.train, data.scale))
+        [degrade_image(model, image, qualities=given.qualities, seed=1000 * seed + index)]
+        for index, image in enumerate(given.clean)
     ]
-    network = load_model(resolve(f"checkpoints/base_esrgan_x{data.scale}.safetensors"), RRDBNet)
+    scale = given.truths[0].shape[1] // given.clean[0].shape[1]
+    network = load_model(resolve(f"checkpoints/base_esrgan_x{scale}.safetensors"), RRDBNet)
     discriminator = load_model(resolve("checkpoints/base_discriminator.safetensors"), Discriminator)
     training = ESRGANTraining(
         pixel_steps=options.esrgan_steps // 5,
@@ -163,13 +190,10 @@ def restoration(model: DeFlow, qualities: list[int], seed: int, data: DataRoot, 
         ema_decay=0.95,
         seed=seed,
     )
-    train_esrgan(network, discriminator, PairSampler(inputs, truths, training.patch, data.scale, seed=seed), training)
+    train_esrgan(network, discriminator, PairSampler(inputs, given.truths, training.patch, scale, seed=seed), training)
     network.to(memory_format=torch.contiguous_format)
-    chosen = data.pairs[:: options.every]
-    low = (middle(image) for image in load_images([path for path, _ in chosen]))
-    high = (middle(image, data.scale) for image in load_images([path for _, path in chosen]))
     scores = {"restoration_lpips": [], "restoration_psnr": []}
-    for image, truth in zip(low, high, strict=True):
+    for image, truth in given.scored:
         pair = restore_image(network, image)[None], truth[None]
         scores["restoration_lpips"].append(lpips(*pair, data_range=1.0).item())
         scores["restoration_psnr"].append(psnr(*pair, data_range=1.0).item())
@@ -185,11 +209,9 @@ def known_path(states: Path, name: str, seed: int, options: Design) -> Path:
 def run_one(name: str, seed: int, options: Design) -> dict[str, float]:
     """All scores of one map and seed."""
     begun, data = time.process_time(), open_data_root(resolve(options.data_root))
-    scores = map_measures(name, seed, data, options)
-    model = train_flow(name, seed, data, options)
-    qualities = input_qualities(data, options)
-    scores |= degradation_fidelity(model, qualities, seed, data, options)
-    scores |= restoration(model, qualities, seed, data, options)
+    scores = map_measures(name, seed, options)
+    model = train_flow(name, seed, options)
+    scores |= degradation_fidelity(model, seed, options) | restoration(model, seed, options)
     about = {"map": name, "seed": seed, **describe_machine(), **pairs_provenance(data)}
     path = known_path(resolve(options.states), name, seed, options)
     save_model(path.with_name(f"{path.stem}_deflow.safetensors"), model, about)
