@@ -10,7 +10,7 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test soak browser bench ladder peers sweep lint lab html publish clean
+.PHONY: help setup report test soak browser bench ladder peers design sweep lint lab html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench     measure speed, memory, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
+	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
 	@echo 'make sweep     run notebook 7 over a grid: ARGS="maps=mean_filter,median_filter strengths=0.5,1 seeds=0,1 profile=quick"'
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make html      make the notebooks, as they are, a book that opens from disk: build/html/index.html'
@@ -68,6 +69,9 @@ bench: $(READY)
 ladder: $(READY)
 	@"$(VENV)" -m benchmarks.shifts
 	@"$(VENV)" -m benchmarks.ladder $(ARGS)
+
+design: $(READY)
+	@"$(VENV)" -m benchmarks.h_design $(ARGS)
 
 sweep: $(READY)
 	@"$(VENV)" -m snakemake --snakefile Snakefile.sweep --cores all --rerun-incomplete --quiet rules $(if $(ARGS),--config $(ARGS))
