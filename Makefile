@@ -58,6 +58,7 @@ browser:
 
 soak: $(READY)
 	@"$(VENV)" -m pytest --hypothesis-profile soak --timeout 3600 tests/test_hostile_*.py $(ARGS)
+	@"$(VENV)" -m pytest -m soak --timeout 7200 $(ARGS)
 
 bench: $(READY)
 	@"$(VENV)" -m benchmarks.oracle

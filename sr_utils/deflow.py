@@ -184,7 +184,18 @@ class DeFlow(nn.Module):
         options = {"domain_map": config.domain_map, "strength": config.map_strength, "generator": generator}
         return condition_of(image, config.condition_factor, **options)
 
-    def forward(self, image: Tensor, condition: Tensor, domain: Tensor, *, noise: bool | None = None) -> Tensor:
+    def draw_training_noise(self, image: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` draws in training: uniform numbers of the image's shape, normal ones of the condition's."""
+        return torch.rand_like(image), torch.randn_like(condition)
+
+    def forward(
+        self,
+        image: Tensor,
+        condition: Tensor,
+        domain: Tensor,
+        *,
+        noise: bool | tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Negative log-likelihood in bits per dimension, one per image; per pixel in the published form.
 
         Parameters
@@ -193,15 +204,17 @@ class DeFlow(nn.Module):
         condition: h of each image, (N, 3, H / condition_factor, W / condition_factor).
         domain: (N,) integers, 0 clean and 1 degraded.
         noise: add dequantisation and condition noise, and count ln(quantisation) per dimension, so that the
-            result bounds the code length of the 8-bit image; the default does so in training mode only.
+            result bounds the code length of the 8-bit image; the default does so in training mode only. What
+            `draw_training_noise` gave is taken as it is.
         """
         noise = self.training if noise is None else noise
         likelihood = torch.zeros(len(image), dtype=image.dtype, device=image.device)
         dimensions = image[0].numel()
         if noise:
+            uniform, normal = self.draw_training_noise(image, condition) if noise is True else noise
             middle = 0.5 if self.config.form == "published" else 0.0
-            image = image + (torch.rand_like(image) - middle) / self.config.quantisation
-            condition = condition + self.config.condition_noise * torch.randn_like(condition)
+            image = image + (uniform - middle) / self.config.quantisation
+            condition = condition + self.config.condition_noise * normal
             likelihood = likelihood - dimensions * math.log(self.config.quantisation)
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
