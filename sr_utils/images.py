@@ -256,14 +256,14 @@ def imresize(image: torch.Tensor, scale: float) -> torch.Tensor:
             f"imresize needs a float tensor (N, C, H, W) or (C, H, W), not {image.dtype} {shape}."
         )
     rows, columns = (
-        torch.from_numpy(_resize_matrix(side, float(scale))).to(image.device, image.dtype)
+        torch.from_numpy(resize_matrix(side, float(scale))).to(image.device, image.dtype)
         for side in image.shape[-2:]
     )
     return rows @ image @ columns.T
 
 
 @functools.lru_cache(maxsize=64)
-def _resize_matrix(length: int, scale: float) -> np.ndarray:
+def resize_matrix(length: int, scale: float) -> np.ndarray:
     """The (ceil(length * scale), length) matrix that resizes one axis, float64.
 
     Output pixel i sits at (i + 0.5) / scale - 0.5 of the input, pixel centres at integers.
