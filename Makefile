@@ -7,17 +7,20 @@ ARGS ?=
 
 VENV := .venv/bin/python
 READY := .venv/.installed
+HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test bench ladder peers lint lab publish clean
+.PHONY: help setup report test soak browser bench ladder peers lint lab html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
+	@echo 'make soak      thousands of hostile inputs, and kills at any moment; an hour'
 	@echo 'make bench     measure speed, memory, cost, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
 	@echo 'make lab       open the notebooks in JupyterLab'
+	@echo 'make html      make the notebooks, as they are, a book that opens from disk: build/html/index.html'
 	@echo 'make lint      run ruff'
 	@echo 'make publish   put the run of PROFILE into notebooks/, figures/ and README.md'
 	@echo 'make clean     remove runs/ and caches; .venv stays'
@@ -39,8 +42,22 @@ $(READY): requirements.lock pyproject.toml
 report: $(READY)
 	@"$(VENV)" -m sr_utils.cli report --profile "$(PROFILE)" $(ARGS)
 
-test: $(READY)
+test: $(READY) browser
 	@"$(VENV)" -m pytest $(ARGS)
+
+# The tests that need a browser are skipped without one, and say so.
+browser:
+	@{ $(HAS_BROWSER); } >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo 'Installing Chromium for the tests in a browser.'; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || true; \
+	  fi
+	@{ $(HAS_BROWSER); } >/dev/null || \
+	  echo 'NO BROWSER: the tests in a browser will be skipped. Install Chromium (Debian: apt install chromium).' >&2
+
+soak: $(READY)
+	@"$(VENV)" -m pytest --hypothesis-profile soak --timeout 3600 tests/test_hostile_*.py $(ARGS)
 
 bench: $(READY)
 	@"$(VENV)" -m benchmarks.oracle
@@ -61,6 +78,10 @@ lint: $(READY)
 
 lab: $(READY)
 	@"$(VENV)" -m jupyterlab --notebook-dir=. notebooks
+
+html: $(READY)
+	@"$(VENV)" -m sphinx -q -W --keep-going -d build/doctrees -c book . build/html
+	@echo 'Open build/html/index.html in a browser.'
 
 publish: $(READY)
 	@"$(VENV)" -m sr_utils.cli publish --profile "$(PROFILE)"

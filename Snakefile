@@ -44,6 +44,7 @@ def checkpoints(pattern):
 
 rule course:
     input:
+        f"{EXECUTED}/01_flow_theory.ipynb",
         f"{EXECUTED}/02_dataset_creation.ipynb",
         f"{EXECUTED}/06_task1_results.ipynb",
         f"{RUN}/metrics/task1.json",
@@ -60,6 +61,17 @@ rule notebook:
     shell:
         "{PYTHON:q} -m sr_utils.cli notebook {input.source:q} profile={params.profile:q} seed={params.seed:q} "
         "data_root={params.data_root:q} run_root={RUN:q}"
+
+
+use rule notebook as flow_theory with:
+    input:
+        source=source("01_flow_theory"),
+        modules=modules("01_flow_theory"),
+    output:
+        executed=f"{EXECUTED}/01_flow_theory.ipynb",
+        metrics=update(f"{RUN}/metrics/flow_theory.json"),
+    params:
+        code=code("01_flow_theory"),
 
 
 use rule notebook as dataset_creation with:

@@ -7,8 +7,10 @@ bit for bit: several modules' and optimisers' tensors, random states and a few p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sr_utils.errors import UserError
 from sr_utils.files import atomic_path, write_json
@@ -54,6 +57,25 @@ def save_model(path: str | Path, model: nn.Module, provenance: dict) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def _no_larger_than(tensors: dict[str, Tensor]) -> Iterator[None]:
+    """Stop building a model that outgrows its own file: a header may claim any size, and memory ends first."""
+    # A parametrised weight is registered twice.
+    left = 3 * sum(1 + tensor.numel() for tensor in tensors.values())
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else 1 + parameter.numel()
+        if left < 0:
+            raise ValueError("its header claims a larger model than the file holds")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def load_model(path: str | Path, model_class: type[Model]) -> Model:
     """Rebuild a model of ``model_class`` from `save_model`'s file, in evaluation mode on the CPU.
 
@@ -67,10 +89,11 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
     if found != model_class.__name__:
         raise UserError(f"The checkpoint {path} holds {found}, not {model_class.__name__}; give the matching file.")
     try:
-        model = model_class(model_class.config_class(**json.loads(header["config"])))
+        with _no_larger_than(tensors):
+            model = model_class(model_class.config_class(**json.loads(header["config"])))
         model.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, RecursionError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0][:300]
         raise UserError(
             f"The checkpoint {path} does not fit this version's {model_class.__name__} ({reason}); train it again."
         ) from error

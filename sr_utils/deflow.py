@@ -180,6 +180,12 @@ class DeFlow(nn.Module):
             return self.offset
         return F.interpolate(features[0][:, -3:], size=tuple(size), mode="bilinear", align_corners=False)
 
+    def condition(self, image: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """h of images (N, 3, H, W) in [0, 1], as this model's configuration has it; see `condition_of`."""
+        config = self.config
+        options = {"domain_map": config.domain_map, "strength": config.map_strength, "generator": generator}
+        return condition_of(image, config.condition_factor, **options)
+
     def forward(self, image: Tensor, condition: Tensor, domain: Tensor, *, noise: bool | None = None) -> Tensor:
         """Negative log-likelihood in bits per dimension, one per image; per pixel in the published form.
 

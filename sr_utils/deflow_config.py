@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
-from sr_utils.images import imresize, quantize
+from sr_utils.parameters import check_range
 
 CLEAN, DEGRADED = 0, 1
 
@@ -30,9 +32,14 @@ class DeFlowConfig:
     encoder_blocks: int = 2
     """RRDBs of the condition encoder."""
     condition_factor: int = 8
-    """h(x) is x downsampled by this factor; image sides must be multiples of it and of 2 ** levels."""
+    """h(x) is smaller than x by this factor; image sides must be multiples of it and of 2 ** levels."""
     condition_noise: float = 0.02
-    """Deviation of the Gaussian noise added to h in training, in image units of [0, 1]."""
+    """Deviation of the Gaussian noise added to h in training, in image units of [0, 1]. With 0, training leaves
+    chance to h itself, as its map in `domain_maps` has it."""
+    domain_map: str = "bicubic_noise"
+    """Which h: a name in `domain_maps.DOMAIN_MAPS`; the published one is antialiased bicubic downsampling."""
+    map_strength: float = 1.0
+    """Scales what h does to hide the domain, its noise or its smoothing."""
     quantisation: int = 256
     """Levels of an image channel; training adds uniform noise of one level (dequantisation)."""
     bound: float = 1.0
@@ -67,10 +74,26 @@ class DeFlowConfig:
     """Compact form: the condition's networks compute in bfloat16, latents and log-determinants in full precision."""
 
     def __post_init__(self):
+        owner = "DeFlowConfig"
+        check_range(owner, least=1, largest=6, levels=self.levels)
+        check_range(owner, least=1, largest=128, steps=self.steps, condition_factor=self.condition_factor)
+        check_range(owner, least=1, largest=1024, hidden=self.hidden, features=self.features)
+        check_range(owner, least=0, largest=1024, growth=self.growth)
+        check_range(owner, least=0, largest=128, encoder_blocks=self.encoder_blocks, mixing_steps=self.mixing_steps)
+        check_range(owner, least=2, largest=65536, quantisation=self.quantisation)
+        check_range(owner, least=0.0, map_strength=self.map_strength, initial_shift=self.initial_shift)
+        check_range(owner, least=0.0, condition_noise=self.condition_noise)
+        check_range(owner, least=0.0, largest=10.0, bound=self.bound, epsilon=self.epsilon)
+        check_range(owner, least=0.0, largest=1.0, coherence=self.coherence)
+        check_range(owner, least=0, largest=self.levels, splits=0 if self.splits is None else self.splits)
         if self.shift not in ("constant", "local", "gain"):
             raise UserError(f"shift {self.shift!r} is not known; choose constant, local or gain.")
-        if not 0 <= self.coherence <= 1:
-            raise UserError(f"coherence={self.coherence:g} is no share: give a number from 0 to 1.")
+        if not isinstance(self.domain_map, str) or self.domain_map not in DOMAIN_MAPS:
+            raise UserError(f"domain_map {self.domain_map!r} is not known; choose one of {', '.join(DOMAIN_MAPS)}.")
+        if not isinstance(self.stacked_blocks, list | tuple):
+            raise UserError(f"stacked_blocks={self.stacked_blocks!r} must be a list of whole numbers.")
+        for index in self.stacked_blocks:
+            check_range(owner, least=0, largest=127, stacked_blocks=index)
         object.__setattr__(self, "stacked_blocks", tuple(self.stacked_blocks))  # a list, when read from a file
         if self.form not in ("compact", "published"):
             raise UserError(f"form {self.form!r} is not known; choose compact or published.")
@@ -113,9 +136,19 @@ class DeFlowConfig:
         return max(self.condition_factor, 2**self.levels)
 
 
-def condition_of(image: Tensor, factor: int) -> Tensor:
-    """h(x): antialiased bicubic downsampling by ``factor``, rounded to 8 bits; (N, 3, H, W) in [0, 1]."""
-    return quantize(imresize(image, 1 / factor))
+def condition_of(
+    image: Tensor,
+    factor: int,
+    *,
+    domain_map: str = "bicubic_noise",
+    strength: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """h(x) of (N, 3, H, W) in [0, 1], smaller by ``factor``; by default bicubic, rounded to 8 bits.
+
+    ``domain_map`` is a name in `domain_maps.DOMAIN_MAPS`; what it leaves to chance needs a ``generator``.
+    """
+    return DOMAIN_MAPS[domain_map](image, generator, factor=factor, strength=strength)
 
 
 def official_config(state_dict: Mapping[str, Tensor], *, stacked_blocks: tuple[int, ...] | None = None) -> DeFlowConfig:

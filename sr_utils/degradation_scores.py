@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sr_utils import fidelity
 from sr_utils.datasets import DataRoot, PatchSampler, clean_at_input_size, load_images
-from sr_utils.deflow import DeFlow, condition_of
+from sr_utils.deflow import DeFlow
 from sr_utils.residual_distances import (
     akld,
     classifier_auc,
@@ -103,7 +103,6 @@ def non_finite_patches(
             kinds = (grey.expand_as(noise), noise, torch.zeros_like(noise), torch.ones_like(noise))
             batch[place] = kinds[(begun + place) // 20 % 4]
         temperature = temperatures[begun // STABILITY_BATCH % len(temperatures)]
-        condition = condition_of(batch, model.config.condition_factor)
-        translated = model.translate(batch, condition, temperature=temperature, generator=generator)
+        translated = model.translate(batch, model.condition(batch), temperature=temperature, generator=generator)
         bad += int((~translated.isfinite()).flatten(1).any(1).sum())
     return bad

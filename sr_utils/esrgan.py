@@ -19,6 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sr_utils.errors import UserError
 from sr_utils.features import IMAGENET_MEAN, IMAGENET_STD
+from sr_utils.parameters import check_range
 from sr_utils.published_keys import esrgan_tensors
 from sr_utils.rrdb import RRDB
 
@@ -36,6 +37,8 @@ class RRDBNetConfig:
     def __post_init__(self):
         if self.scale not in (1, 2, 4):
             raise UserError(f"scale {self.scale} is not supported; choose 1, 2 or 4.")
+        check_range("RRDBNetConfig", least=1, largest=1024, features=self.features, growth=self.growth)
+        check_range("RRDBNetConfig", least=1, largest=128, blocks=self.blocks)
 
 
 class RRDBNet(nn.Module):
@@ -122,6 +125,9 @@ class DiscriminatorConfig:
     """Sizes of the U-Net discriminator; the published one has 64 features."""
 
     features: int = 24
+
+    def __post_init__(self):
+        check_range("DiscriminatorConfig", least=1, largest=1024, features=self.features)
 
 
 class Discriminator(nn.Module):

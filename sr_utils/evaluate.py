@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sr_utils.deflow import DeFlow, condition_of
+from sr_utils.deflow import DeFlow
 from sr_utils.errors import UserError
 from sr_utils.files import checksum, read_json, write_json
 from sr_utils.images import crop_to_multiple, imresize, load_image, quantize, save_image
@@ -138,8 +138,7 @@ def bits_per_dimension(model: DeFlow, images: Sequence[Tensor], domain: int, *, 
         torch.manual_seed(seed)
         for image in images:
             image = crop_to_multiple(image, factor)[None].to(device)
-            condition = condition_of(image, model.config.condition_factor)
-            bits = model(image, condition, torch.full((1,), domain, device=device), noise=True)
+            bits = model(image, model.condition(image), torch.full((1,), domain, device=device), noise=True)
             total += bits.item() * image[0].numel()
             pixels += image[0].numel()
     return total / pixels

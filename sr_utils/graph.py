@@ -52,12 +52,23 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     values = {name: parameter.default for name, parameter in _DECLARED.items()} | config
     refuse_unknown(values["profile"], PROFILE_NAMES, what="profile")
     values["run_root"] = values["run_root"] or f"runs/{values['profile']}"
+    if not values["data_root"]:
+        raise UserError("data_root of the course is empty: give a folder, or leave it out for the embedded images.")
     for name in ("data_root", "run_root"):
         if set("{}") & set(values[name]):
             raise UserError(
                 f"The folder {values[name]} has braces in its name, which the graph cannot take: rename it."
             )
     return Settings(**values)
+
+
+def write_settings(settings: Settings, path: Path) -> Path:
+    """Write a run's settings as the configuration file that Snakemake reads, and return its path.
+
+    On its command line it would strip quotes and read what is left as YAML: of a folder `my #1` remains `my`.
+    """
+    path.write_text(json.dumps(vars(settings)), encoding="utf-8")
+    return path
 
 
 def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
@@ -82,7 +93,7 @@ def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
         except BlockingIOError as error:
             raise UserError(f"Another run of the course is under way in {root}: wait for it to end.") from error
         begun = time.time()
-        status = _snakemake(root, chosen)
+        status = _snakemake(root, write_settings(chosen, state / "course.json"))
     if status:
         raise UserError(f"The course stopped before its end: see the message above, mend it and run again ({status}).")
     executed = (resolve(chosen.run_root) / "notebooks").glob("*.ipynb")
@@ -133,12 +144,11 @@ def files_below(folder: Path, *parts: str) -> list[str]:
     return sorted(str(path) for path in visible if not set("{}") & set(str(path)))
 
 
-def _snakemake(root: Path, settings: Settings) -> int:
+def _snakemake(root: Path, config: Path) -> int:
     """Run Snakemake quietly in `root` and return its exit status; an interrupt waits for its clean-up."""
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--cores", "all", "--nolock"),
-        *("--rerun-incomplete", "--quiet", "all", "--config"),
-        *(f"{name}={json.dumps(value)}" for name, value in vars(settings).items()),
+        *("--rerun-incomplete", "--quiet", "all", "--configfile", str(config)),
     ]
     process = subprocess.Popen(command, cwd=root)
     try:

@@ -3,17 +3,21 @@
 import functools
 import math
 import os
+import stat
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from sr_utils.errors import UserError
 from sr_utils.files import atomic_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+# Whatever a file is called, only these are decoded: some of Pillow's other formats start programs.
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 
 # Pillow's limit: a small file that claims more is more often an attack on memory than a photograph.
 _MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
@@ -46,6 +50,11 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
         and os.path.splitext(name)[1].lower() in SUFFIXES
         and (folder / name).is_file()
     ]
+    for path in paths:
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{folder} holds {path.name!a}, whose name is not valid text: rename it.") from error
     if not paths:
         endings = " ".join(SUFFIXES)
         raise UserError(f"The folder {folder} holds no images: put some in (files ending in {endings}).")
@@ -87,7 +96,7 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
             try:
                 # OpenCV would fill the missing part of a truncated file with grey; Pillow refuses it.
                 image.load()
-            except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+            except Exception as error:  # damaged files make decoders raise nearly anything
                 raise UserError(f"The image {path} is truncated or corrupt ({error}): replace it.") from error
             if image.mode == "F":
                 # OpenCV does not turn floating-point grey into colour.
@@ -112,29 +121,49 @@ def _open_with_pillow(path: str | os.PathLike) -> Image.Image | None:
     """
     path = Path(path)
     try:
+        # Opening a pipe would wait for someone to write into it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"The image {path} cannot be read (it is no file): replace or remove it.")
         with path.open("rb") as stream:
             start = stream.read(4)
         if not start:
             raise UserError(f"The image {path} is empty (zero bytes): replace it.")
-        image = Image.open(path)
+        image = Image.open(path, formats=_FORMATS)
     except FileNotFoundError as error:
         raise UserError(f"The image {path} does not exist: check the name.") from error
     except Image.UnidentifiedImageError as error:
         if start in (b"II*\0", b"MM\0*"):
+            _check_tiff_size(path)
             return None
         raise UserError(f"The file {path} is not an image that can be read: replace or remove it.") from error
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"The image {path} cannot be read ({reason}): check its permissions.") from error
+    except UserError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"The image {path} cannot be read ({reason}): check its name and permissions.") from error
+    except Exception as error:  # damaged headers make decoders raise nearly anything
+        raise UserError(f"The image {path} is truncated or corrupt ({error}): replace it.") from error
     # Pillow itself only warns up to twice its limit.
     if image.width * image.height > _MAX_PIXELS:
         image.close()
         raise _too_large(path)
     return image
+
+
+def _check_tiff_size(path: Path) -> None:
+    """Refuse a TIFF that Pillow cannot decode if its header claims too many pixels or none."""
+    try:
+        with path.open("rb") as stream:
+            directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+            stream.seek(directory.next)
+            directory.load(stream)
+        pixels = directory[TiffImagePlugin.IMAGEWIDTH] * directory[TiffImagePlugin.IMAGELENGTH]
+    except Exception as error:
+        raise UserError(f"The image {path} is truncated or corrupt ({error!r}): replace it.") from error
+    if pixels > _MAX_PIXELS:
+        raise _too_large(path)
 
 
 def _too_large(path: Path) -> UserError:
@@ -227,14 +256,14 @@ def imresize(image: torch.Tensor, scale: float) -> torch.Tensor:
             f"imresize needs a float tensor (N, C, H, W) or (C, H, W), not {image.dtype} {shape}."
         )
     rows, columns = (
-        torch.from_numpy(_resize_matrix(side, float(scale))).to(image.device, image.dtype)
+        torch.from_numpy(resize_matrix(side, float(scale))).to(image.device, image.dtype)
         for side in image.shape[-2:]
     )
     return rows @ image @ columns.T
 
 
 @functools.lru_cache(maxsize=64)
-def _resize_matrix(length: int, scale: float) -> np.ndarray:
+def resize_matrix(length: int, scale: float) -> np.ndarray:
     """The (ceil(length * scale), length) matrix that resizes one axis, float64.
 
     Output pixel i sits at (i + 0.5) / scale - 0.5 of the input, pixel centres at integers.

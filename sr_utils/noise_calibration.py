@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sr_utils.deflow import DeFlow, condition_of
+from sr_utils.deflow import DeFlow
 from sr_utils.errors import UserError
 from sr_utils.fidelity import flat_places
 from sr_utils.images import crop_to_multiple
@@ -50,7 +50,7 @@ def _flat_latents(model: DeFlow, image: Tensor, share: float, *, degraded: bool)
     """All latents of one image in its flat places, finest first."""
     image = crop_to_multiple(image, math.lcm(PATCH, model.config.side_multiple))
     places = flat_places(image, size=PATCH, share=share)
-    condition = condition_of(image[None], model.config.condition_factor)
+    condition = model.condition(image[None])
     found = []
     for shift, (latent, context) in zip(model.shifts, model.encode_in_context(image[None], condition), strict=True):
         side = PATCH * latent.shape[2] // image.shape[1]

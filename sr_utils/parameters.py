@@ -6,6 +6,7 @@ as text. The notebooks and the command line therefore share these checks.
 
 import ast
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,21 @@ def parse_values(settings: Iterable[str], declared: Mapping[str, Parameter], *, 
         refuse_unknown(name, declared, what=f"parameter of {where}")
         values[name] = _parse(text, declared[name], where)
     return values
+
+
+def check_range(owner: str, *, least: float, largest: float = math.inf, **values: Any) -> None:
+    """Hold numbers to a range, both ends included; whole numbers are meant unless ``least`` or ``largest`` is a float.
+
+    Raises
+    ------
+    UserError
+        naming the parameter, its `owner` and the range.
+    """
+    kind = "float" if isinstance(least, float) or (isinstance(largest, float) and largest < math.inf) else "int"
+    for name, value in values.items():
+        if not _fits(value, kind) or not math.isfinite(value) or not least <= value <= largest:
+            to = f" to {largest:g}" if largest < math.inf else " upwards"
+            raise UserError(f"{name}={value!r} of {owner} must be {_WORDS[kind]} from {least:g}{to}.")
 
 
 def refuse_unknown(name: str, known: Iterable[str], *, what: str) -> None:

@@ -30,6 +30,8 @@ class Profile:
     """How long the network trains that tells generated residuals from real ones."""
     stability_patches: int
     """How many patches are translated to see whether all are finite."""
+    toy_steps: int
+    """How long the flows of one and two pixels are trained (notebook 1)."""
     cell_timeout: int
     """Seconds after which a notebook cell counts as hung."""
     from_base: bool = True
@@ -56,6 +58,7 @@ _PROFILES = (
         scored_pairs=4,
         classifier_steps=5,
         stability_patches=20,
+        toy_steps=600,
         cell_timeout=600,
         from_base=False,
     ),
@@ -79,6 +82,7 @@ _PROFILES = (
         scored_pairs=24,
         classifier_steps=100,
         stability_patches=1000,
+        toy_steps=1000,
         cell_timeout=3600,
     ),
     Profile(
@@ -96,6 +100,7 @@ _PROFILES = (
         scored_pairs=None,
         classifier_steps=400,
         stability_patches=10_000,
+        toy_steps=3000,
         cell_timeout=48 * 3600,
     ),
     Profile(
@@ -113,6 +118,7 @@ _PROFILES = (
         scored_pairs=None,
         classifier_steps=400,
         stability_patches=10_000,
+        toy_steps=3000,
         cell_timeout=7 * 24 * 3600,
         from_base=False,
         needs_cuda=True,

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sr_utils import fidelity
-from sr_utils.deflow import DeFlow, condition_of
+from sr_utils.deflow import DeFlow
 from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
 from sr_utils.images import crop_to_multiple, imresize, load_image, quantize, save_image, to_bytes
 from sr_utils.latent_noise import LatentNoise
+from sr_utils.parameters import check_range
 from sr_utils.progress import progress
 
 TILE, OVERLAP = 256, 32
@@ -101,9 +102,11 @@ def _translated_bytes(
         raise UserError(
             f"tile={tile} and overlap={overlap} do not fit: give multiples of {factor}, tile above twice overlap."
         )
+    check_range("a translation", least=0.0, largest=100.0, temperature=temperature)
+    check_range("a translation", least=0, largest=2**63 - 1, seed=seed)
     padded = _pad_to_multiple(clean, factor)
     noise = model.draw_noise(1, *padded.shape[1:], generator=torch.Generator().manual_seed(seed))
-    condition = condition_of(padded[None], model.config.condition_factor)
+    condition = model.condition(padded[None])
     degraded = torch.empty(padded.shape, dtype=torch.uint8)
     for top, bottom, keep_top, keep_bottom in tiles(padded.shape[1], tile, overlap):
         for left, right, keep_left, keep_right in tiles(padded.shape[2], tile, overlap):
@@ -259,6 +262,7 @@ def restore_image(network: RRDBNet, low_resolution: Tensor, *, device: str = "cp
 @torch.no_grad()
 def _restored_bytes(network: RRDBNet, low_resolution: Tensor, device: str, tile: int = TILE) -> Tensor:
     """`restore_image` as bytes, a quarter of the memory."""
+    check_range("a restoration", least=2 * OVERLAP + 1, tile=tile)
     scale = network.config.scale
     _, height, width = low_resolution.shape
     restored = torch.empty(3, scale * height, scale * width, dtype=torch.uint8)

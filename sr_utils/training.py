@@ -21,10 +21,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sr_utils.checkpoints import load_state, save_model, save_state
 from sr_utils.datasets import PairSampler, PatchSampler
-from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, condition_of
+from sr_utils.deflow import CLEAN, DEGRADED, DeFlow
 from sr_utils.errors import UserError
-from sr_utils.esrgan import Discriminator, PerceptualLoss, RRDBNet, adversarial_loss, discriminator_loss
+from sr_utils.esrgan import Discriminator, PerceptualLoss, adversarial_loss, discriminator_loss
 from sr_utils.features import imagenet_features
+from sr_utils.parameters import check_range
 from sr_utils.progress import progress
 
 
@@ -56,6 +57,11 @@ class DeFlowTraining:
     then a tenth faster only; it is meant for long training on a GPU."""
     seed: int = 0
 
+    def __post_init__(self):
+        check_range("DeFlowTraining", least=1, steps=self.steps, degraded_grid=self.degraded_grid)
+        _check_common(self, "DeFlowTraining")
+        check_range("DeFlowTraining", least=0.0, shift_rate_factor=self.shift_rate_factor)
+
 
 @dataclass(frozen=True)
 class ESRGANTraining:
@@ -77,6 +83,21 @@ class ESRGANTraining:
     """bfloat16 for the convolutions: twice as fast where the device computes it natively, slower where it emulates
     it. None uses it where it is native."""
     seed: int = 0
+
+    def __post_init__(self):
+        check_range("ESRGANTraining", least=0, pixel_steps=self.pixel_steps, gan_steps=self.gan_steps)
+        _check_common(self, "ESRGANTraining")
+        weights = {"pixel_weight": self.pixel_weight, "perceptual_weight": self.perceptual_weight}
+        weights |= {"adversarial_weight": self.adversarial_weight, "gan_learning_rate": self.gan_learning_rate}
+        check_range("ESRGANTraining", least=0.0, **weights)
+
+
+def _check_common(training: DeFlowTraining | ESRGANTraining, owner: str) -> None:
+    """The ranges of what both ways of training have."""
+    check_range(owner, least=1, largest=4096, patch=training.patch, batch=training.batch)
+    check_range(owner, least=0.0, learning_rate=training.learning_rate, gradient_clip=training.gradient_clip)
+    check_range(owner, least=0.0, largest=1.0, ema_decay=training.ema_decay)
+    check_range(owner, least=0, largest=2**32 - 1, seed=training.seed)
 
 
 @dataclass
@@ -240,9 +261,11 @@ def train_deflow(
     domain = torch.tensor([CLEAN] * half + [DEGRADED] * (config.batch - half), device=device)
     last = config.steps if stop_after is None else min(stop_after, config.steps)
     likelihood = torch.compile(model) if config.compiled else model
+    # The condition's noise is drawn in the model's forward pass; without it, h draws its own.
+    chance = None if model.config.condition_noise else torch.default_generator
     for step in progress(range(run.start, last), label="DeFlow", total=config.steps, initial=run.start):
         image = torch.cat([samplers["clean"].next(half), samplers["degraded"].next(config.batch - half)]).to(device)
-        nll = likelihood(image, condition_of(image, model.config.condition_factor), domain)
+        nll = likelihood(image, model.condition(image, generator=chance), domain)
         rate = learning_rate_at(step, steps=config.steps, peak=config.learning_rate)
         descend(nll.mean(), optimiser, config.gradient_clip, rate=rate, step=step, what="DeFlow")
         average.update_parameters(model)
@@ -257,7 +280,7 @@ def train_deflow(
 
 
 def train_esrgan(
-    network: RRDBNet,
+    network: nn.Module,
     discriminator: Discriminator,
     samples: PairSampler,
     config: ESRGANTraining,
@@ -274,7 +297,8 @@ def train_esrgan(
     Parameters
     ----------
     network, discriminator: trained in place; on return ``network`` holds the averaged weights.
-    samples: yields aligned crops (low resolution, high resolution), (N, 3, patch, patch) and scale times that.
+    samples: yields aligned crops: what the network takes, as (N, 3, patch, patch) of low resolution, and what it should
+        give, scale times as large.
     state_path, stop_after: as in `train_deflow`.
     pixel_path: where to keep the averaged network as it is after the first stage, for `esrgan.interpolated`.
 
@@ -326,7 +350,7 @@ def train_esrgan(
 
 
 def _esrgan_step(
-    network: RRDBNet,
+    network: nn.Module,
     discriminator: Discriminator,
     perceptual: PerceptualLoss | None,
     optimisers: dict[str, torch.optim.Optimizer],

@@ -1,9 +1,25 @@
 """What several test files share."""
 
+import shutil
+
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+from playwright.sync_api import sync_playwright
 
 from sr_utils.images import save_image
+
+# A repeatable sample of the generated cases; `make soak` chooses the other profile.
+settings.register_profile(
+    "sample",
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+settings.register_profile("soak", settings.get_profile("sample"), max_examples=400, derandomize=False, print_blob=True)
+settings.load_profile("sample")
 
 
 def write(path, width, height, seed=0):
@@ -20,3 +36,19 @@ def root(tmp_path):
     for index in range(11):
         write(tmp_path / "data/clean" / f"{index:02}.png", 40, 35, seed=index)
     return tmp_path / "data"
+
+
+# For a module and not for the session: while Playwright runs, no other event loop may, and notebooks need theirs.
+@pytest.fixture(scope="module")
+def chromium():
+    """The system's Chromium without a window, driven by Playwright."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("NOTHING WAS TESTED IN A BROWSER: install Chromium (Debian: apt install chromium)")
+    # Root, as in a container, may not use Chromium's sandbox.
+    options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()

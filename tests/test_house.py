@@ -16,7 +16,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DECLARED = [Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["test"]]]
+LOCKED = [text for name in ("app", "book", "test") for text in EXTRAS[name] if not text.startswith("sr-utils[")]
+DECLARED = [Requirement(text) for text in [*PROJECT["dependencies"], *LOCKED]]
 
 
 def locked() -> dict[str, str]:

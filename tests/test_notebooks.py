@@ -50,6 +50,7 @@ def test_every_notebook_runs_and_its_results_are_numbers(run_root):
         assert re.search(r"\*Running time: \d", executed.cells[0].source)
         assert all(cell.outputs for cell in executed.cells[-1:])
     for name, methods in {
+        "flow_theory": {"two_pixels_without_h", "two_pixels_with_h"},
         "task1": {"bicubic", "esrgan_base", "esrgan_deflow"},
         "deflow": {"deflow"},
         "sampling": set(),

@@ -1,0 +1,145 @@
+"""Bursts, their shifts, and the large images made of them."""
+
+import pytest
+import torch
+
+from sr_utils.burst import aperture_response, grid_shifts, random_shifts, see, simulate_burst
+from sr_utils.datasets import load_images, open_data_root
+from sr_utils.images import imresize, quantize
+from sr_utils.metrics import psnr
+from sr_utils.multi_frame import (
+    agreement,
+    back_project_frames,
+    back_projection_frames_multiplications,
+    shift_and_add,
+    undo_aliasing,
+    undo_aliasing_multiplications,
+)
+from sr_utils.registration import estimate_shift, estimate_shifts, moved_back
+from sr_utils.repository import resolve
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    return load_images(open_data_root(resolve("data")).validation[:1])[0][:, :256, 32:320]
+
+
+@pytest.fixture(scope="module")
+def burst(photograph):
+    """Four clean frames whose samples interleave."""
+    return simulate_burst(photograph, grid_shifts(2))
+
+
+def decibels(image, truth):
+    return psnr(quantize(image)[None], truth[None], data_range=1.0).item()
+
+
+def test_an_unmoved_frame_is_the_mean_of_squares_and_whole_shifts_are_exact():
+    scene = torch.rand(3, 24, 32, dtype=torch.float64)
+    frames = see(scene, torch.tensor([[0.0, 0.0], [1.0, -2.0], [0.5, 0.0]]), 2)
+    still = torch.nn.functional.avg_pool2d(scene, 2)
+    assert torch.allclose(frames[0], still)
+    assert torch.allclose(frames[1], still.roll((-1, 2), (-2, -1)))
+    assert torch.allclose(frames[2], torch.nn.functional.avg_pool2d(scene.roll(-1, -2), 2))
+    assert aperture_response(torch.tensor([0.0, 0.5]), 2) == pytest.approx([1.0, 0.0], abs=1e-12)
+
+
+def test_a_burst_shows_its_truth_and_is_drawn_again_alike(photograph, burst):
+    assert burst.frames.shape == (4, 3, 96, 112) and burst.truth.shape == (3, 192, 224)
+    still = torch.nn.functional.avg_pool2d(burst.truth, 2)
+    assert (burst.frames[0] - still).abs().max() <= 0.51 / 255
+    noisy = [simulate_burst(photograph, grid_shifts(2), noise=0.05, seed=7).frames for _ in range(2)]
+    assert torch.equal(*noisy)
+    assert (noisy[0] - burst.frames).std().item() == pytest.approx(0.05, rel=0.1)
+    with pytest.raises(ValueError, match="margins"):
+        simulate_burst(photograph[:, :40], grid_shifts(2))
+
+
+def test_a_moving_object_moves_and_the_rest_stays(photograph, burst):
+    moved = simulate_burst(photograph, grid_shifts(2), moving=(60, 60, 80, 100), travel=3.0)
+    assert torch.equal(moved.frames[0], burst.frames[0])
+    changed = (moved.frames[3] - burst.frames[3]).abs().amax(0) > 0.02
+    rows, columns = changed.nonzero().T
+    assert 30 <= rows.min() and rows.max() < 70 and 30 <= columns.min() and columns.max() < 90
+    still, gone = moved.frames[0, :, 35:65, 35:75], moved.frames[3, :, 35:65, 44:84]
+    # The object's own pixels came along, but for the camera's half pixel.
+    assert torch.corrcoef(torch.stack((still.flatten(), gone.flatten())))[0, 1] > 0.9
+
+
+def test_shifts_are_found_to_a_hundredth_of_a_pixel(photograph):
+    shifts = random_shifts(6, seed=3, reach=3.0)
+    found = estimate_shifts(simulate_burst(photograph, shifts).frames)
+    assert (found - shifts).abs().max() < 0.01
+    noisy = estimate_shifts(simulate_burst(photograph, shifts, noise=0.02).frames)
+    assert (noisy - shifts).abs().mean() < 0.05
+    with pytest.raises(ValueError, match="one size"):
+        estimate_shift(torch.rand(3, 8, 8), torch.rand(3, 8, 9))
+
+
+def test_moving_back_undoes_a_shift(burst):
+    back = moved_back(burst.frames[0], torch.tensor([2.0, -1.0]))
+    assert torch.allclose(back[:, 2:, :-1], burst.frames[0][:, :-2, 1:], atol=1e-5)
+
+
+def test_undoing_aliasing_beats_bicubic_by_three_decibels_and_by_two_with_estimated_shifts(photograph):
+    burst = simulate_burst(photograph, random_shifts(4, seed=11))
+    plain = decibels(imresize(burst.frames[0], 2), burst.truth)
+    known = decibels(undo_aliasing(burst.frames, burst.shifts), burst.truth)
+    assert known > plain + 3
+    estimated = estimate_shifts(burst.frames)
+    assert decibels(undo_aliasing(burst.frames, estimated), burst.truth) > plain + 2
+    # Wrong by a third of a pixel, it does harm.
+    wrong = burst.shifts + 0.3 * (burst.shifts != 0)
+    assert decibels(undo_aliasing(burst.frames, wrong), burst.truth) < known - 6
+
+
+def test_four_frames_hold_all_that_the_aperture_let_through():
+    # A periodic scene without what the aperture blocks and without rounding: the equations have one answer.
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.rand(3, 16, 16, generator=generator)
+    smooth = torch.nn.functional.interpolate(scene[None], size=(64, 64), mode="bicubic")[0]
+    frames = see(torch.cat((smooth, smooth.flip(-1)), -1), grid_shifts(2), 2)
+    large = undo_aliasing(frames, grid_shifts(2), regularisation=1e-8)
+    inside = (..., slice(20, -20), slice(20, -20))
+    truth = torch.cat((smooth, smooth.flip(-1)), -1)
+    assert decibels(large[inside], truth[inside]) > decibels(imresize(frames[0], 2)[inside], truth[inside]) + 8
+
+
+def test_more_frames_help_and_one_does_no_harm(photograph):
+    burst = simulate_burst(photograph, random_shifts(8, seed=1), noise=0.02)
+    gains = [
+        decibels(undo_aliasing(burst.frames[:count], burst.shifts[:count], regularisation=0.3), burst.truth)
+        for count in (1, 4, 8)
+    ]
+    assert gains[0] > decibels(imresize(burst.frames[0], 2), burst.truth) - 0.3
+    assert gains[0] < gains[1] < gains[2]
+
+
+def test_frames_are_added_where_they_belong(burst):
+    added = shift_and_add(burst.frames, burst.shifts)
+    plain = decibels(imresize(burst.frames[0], 2), burst.truth)
+    assert decibels(added, burst.truth) > plain
+    flat = shift_and_add(torch.full((4, 3, 12, 10), 0.4), random_shifts(4, seed=0))
+    assert torch.allclose(flat, torch.full((3, 24, 20), 0.4), atol=1e-6)
+
+
+def test_back_projection_trusts_whom_it_is_told(photograph, burst):
+    plain = decibels(imresize(burst.frames[0], 2), burst.truth)
+    assert decibels(back_project_frames(burst.frames, burst.shifts), burst.truth) > plain + 3
+    spoilt = burst.frames.clone()
+    spoilt[1, :, :, 56:] = 0.5
+    trust = torch.ones(4, 1, 96, 112)
+    trust[1, :, :, 56:] = 0
+    blind, told = (
+        decibels(back_project_frames(spoilt, burst.shifts, weights=each), burst.truth) for each in (None, trust)
+    )
+    assert told > plain + 2 > blind
+    found = agreement(spoilt, burst.shifts)
+    assert found[1, 0, :, 61:].mean() < 0.3 < 0.7 < found[1, 0, :, :51].mean()
+    assert found.shape == (4, 1, 96, 112)
+
+
+def test_costs_grow_with_frames_and_iterations():
+    assert undo_aliasing_multiplications(8, 240, 240) > undo_aliasing_multiplications(4, 240, 240) > 0
+    four = [back_projection_frames_multiplications(4, 2, count) for count in (1, 2, 3)]
+    assert four[2] - four[1] == four[1] - four[0] > 0

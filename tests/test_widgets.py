@@ -1,0 +1,48 @@
+"""Widgets without a browser: each control changes the picture, and the first picture is the drawing function's."""
+
+import ipywidgets
+import pytest
+import torch
+
+from sr_utils.classical_figures import burst_explorer
+from sr_utils.theory_figures import explorer
+from sr_utils.widgets import SAMPLE_SIZES, burst_widget, flow_theory_widget, picture_bytes
+
+
+def controls_of(container):
+    return {control.description: control for control in container.children[0].children}
+
+
+@pytest.fixture(scope="module")
+def theory():
+    return flow_theory_widget(seed=3)
+
+
+def test_the_first_picture_is_the_static_one(theory):
+    truth = torch.tensor([0.0, 1.0, 0.5, 0.6], dtype=torch.float64)
+    fresh = flow_theory_widget(seed=3)
+    assert isinstance(fresh, ipywidgets.VBox)
+    assert fresh.children[1].value == picture_bytes(explorer(truth, count=100, seed=3))
+
+
+def test_every_control_changes_the_picture_and_back(theory):
+    picture = theory.children[1]
+    for name, control in controls_of(theory).items():
+        before, start = picture.value, control.value
+        control.value = SAMPLE_SIZES[0] if name == "sample size" else control.max
+        assert picture.value != before, name
+        assert picture.value[:4] == b"\x89PNG"
+        control.value = start
+        assert picture.value == before, name
+
+
+def test_a_burst_answers_to_frames_shift_error_and_noise():
+    scene = torch.rand(3, 72, 72, generator=torch.Generator().manual_seed(2))
+    widget = burst_widget(scene, seed=5)
+    picture = widget.children[1]
+    assert picture.value == picture_bytes(burst_explorer(scene, frames=4, shift_error=0.0, noise=0.0, seed=5))
+    for control in controls_of(widget).values():
+        before, start = picture.value, control.value
+        control.value = control.max
+        assert picture.value != before, control.description
+        control.value = start
