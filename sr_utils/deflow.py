@@ -31,6 +31,7 @@ from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, 
 from sr_utils.errors import UserError
 from sr_utils.flow_layers import ConditionNetwork, squeeze, unsqueeze
 from sr_utils.flow_parts import condition_encoder, flow_steps, latent_shift, split
+from sr_utils.grain import Grain
 from sr_utils.latent_noise import LatentNoise, Population
 from sr_utils.level_features import LevelFeatures
 from sr_utils.published_keys import deflow_tensors
@@ -77,6 +78,7 @@ class DeFlow(nn.Module):
                 ends = {"finest": not self.shifts, "coarsest": level == config.levels - 1}
                 self.shifts.append(latent_shift(config, channels, **ends))
         self.population = Population(STRENGTHS if config.shift == "gain" else 1)
+        self.grain = Grain() if config.shift == "gain" else None
         for module in self.modules():
             if isinstance(module, ConditionNetwork):
                 module.mixed_precision = config.mixed_precision
@@ -308,16 +310,25 @@ class DeFlow(nn.Module):
         """Degrade clean images: encode, move every latent to the degraded domain, decode (DeFlow, eq. 11).
 
         ``image`` is (N, 3, H, W) in [0, 1] and the result has its shape, not clamped. ``temperature`` scales the
-        deviation of the drawn noise. With a ``generator`` (on the CPU) the draw repeats exactly; ``noise`` of
-        `draw_noise` gives the draw itself. Dequantisation noise is never added, so none is left over.
+        deviation of the drawn noise, which in the gain shift is filtered by ``grain``. With a ``generator`` (on the
+        CPU) the draw repeats exactly; ``noise`` of `draw_noise` gives the draw itself. Dequantisation noise is never
+        added, so none is left over.
         """
         noise = self.draw_noise(len(image), *image.shape[2:], generator=generator) if noise is None else noise
 
-        def moved(level, latent, context):
-            return self.shifts[level].transport(latent, noise[level].to(latent), context, temperature=temperature)
-
         features = self._features(condition, *image.shape[2:], twice=True)
-        translated = self._inverse(self._flow(image, features)[0], features, moved)
+        latents = self._flow(image, features)[0]
+
+        def drawn_at(temperature):
+            def moved(level, latent, context):
+                return self.shifts[level].transport(latent, noise[level].to(latent), context, temperature=temperature)
+
+            return self._inverse(latents, features, moved)
+
+        translated = drawn_at(temperature)
+        if self.grain is not None and self.grain.changes():
+            certain = drawn_at(0.0)
+            translated = certain + self.grain(translated - certain)
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
             translated = (translated - offset) / scale

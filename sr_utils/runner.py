@@ -89,7 +89,9 @@ def _alone(unfinished: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{unfinished.name} is being run already, into {unfinished.parent.parent}: wait.") from error
+            raise UserError(
+                f"{unfinished.name} is being run into {unfinished.parent.parent} already: wait for its end."
+            ) from error
         yield
 
 

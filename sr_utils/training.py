@@ -22,7 +22,7 @@ from sr_utils.checkpoints import save_model
 from sr_utils.datasets import PairSampler, PatchSampler
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow
 from sr_utils.descent import Suspects, descend, learning_rate_at
-from sr_utils.esrgan import Discriminator, PerceptualLoss, RRDBNet, adversarial_loss, discriminator_loss
+from sr_utils.esrgan import Discriminator, PerceptualLoss, adversarial_loss, discriminator_loss
 from sr_utils.features import imagenet_features
 from sr_utils.parameters import check_range
 from sr_utils.processes import Processes
@@ -209,7 +209,7 @@ def train_deflow(
 
 
 def train_esrgan(
-    network: RRDBNet,
+    network: nn.Module,
     discriminator: Discriminator,
     samples: PairSampler,
     config: ESRGANTraining,
@@ -227,7 +227,8 @@ def train_esrgan(
     Parameters
     ----------
     network, discriminator: trained in place; on return ``network`` holds the averaged weights.
-    samples: yields aligned crops (low resolution, high resolution), (N, 3, patch, patch) and scale times that.
+    samples: yields aligned crops: what the network takes, as (N, 3, patch, patch) of low resolution, and what it should
+        give, scale times as large.
     state_path, stop_after, accelerator: as in `train_deflow`.
     pixel_path: where to keep the averaged network as it is after the first stage, for `esrgan.interpolated`.
 
@@ -289,7 +290,7 @@ def train_esrgan(
 class _Models:
     """What takes part in a step of `train_esrgan`."""
 
-    network: RRDBNet
+    network: nn.Module
     discriminator: Discriminator
     perceptual: PerceptualLoss | None
     optimisers: dict[str, torch.optim.Optimizer]
