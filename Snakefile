@@ -47,7 +47,6 @@ rule course:
         f"{EXECUTED}/01_flow_theory.ipynb",
         f"{EXECUTED}/02_dataset_creation.ipynb",
         f"{EXECUTED}/06_task1_results.ipynb",
-        f"{EXECUTED}/08_classical_baselines.ipynb",
         f"{RUN}/metrics/task1.json",
 
 
@@ -142,14 +141,3 @@ use rule notebook as task1_results with:
         restored=directory(f"{RUN}/restored"),
     params:
         code=code("06_task1_results"),
-
-
-use rule notebook as classical_baselines with:
-    input:
-        source=source("08_classical_baselines"),
-        modules=modules("08_classical_baselines"),
-        data=data("task1"),
-    output:
-        executed=f"{EXECUTED}/08_classical_baselines.ipynb",
-    params:
-        code=code("08_classical_baselines"),
