@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,7 +101,11 @@ def test_the_graph_refuses_an_unknown_setting():
 
 
 READ_ONLY = """
-mount --bind . . && mount -o remount,bind,ro . && ! touch here 2>/dev/null && cd . && exec "$0" -c "
+set -e
+mount --bind "$ROOT" "$ROOT"
+mount -o remount,bind,ro "$ROOT"
+cd "$ROOT"
+exec "$0" -c "
 import subprocess, sys
 from sr_utils import graph
 start = subprocess.Popen
@@ -112,8 +117,8 @@ graph.run_course('smoke', sys.argv[1:])
 
 def in_read_only_repository(*settings):
     """What the course plans where the repository is mounted read-only."""
-    command = ["unshare", "--mount", "sh", "-c", f'cd "{ROOT}" && {READ_ONLY.strip()}', sys.executable, *settings]
-    return subprocess.run(command, cwd="/", capture_output=True, text=True)
+    command = ["unshare", "--mount", "sh", "-c", READ_ONLY, sys.executable, *settings]
+    return subprocess.run(command, cwd="/", env=os.environ | {"ROOT": str(ROOT)}, capture_output=True, text=True)
 
 
 def may_mount():
