@@ -10,16 +10,17 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test soak browser bench ladder peers classical lint lab html publish clean
+.PHONY: help setup report test soak browser bench ladder peers classical design lint lab html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
 	@echo 'make soak      thousands of hostile inputs, and kills at any moment; an hour'
-	@echo 'make bench     measure speed, memory, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
+	@echo 'make bench     measure speed, memory, cost, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
 	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
+	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make html      make the notebooks, as they are, a book that opens from disk: build/html/index.html'
 	@echo 'make lint      run ruff'
@@ -59,15 +60,20 @@ browser:
 
 soak: $(READY)
 	@"$(VENV)" -m pytest --hypothesis-profile soak --timeout 3600 tests/test_hostile_*.py $(ARGS)
+	@"$(VENV)" -m pytest -m soak --timeout 7200 $(ARGS)
 
 bench: $(READY)
 	@"$(VENV)" -m benchmarks.oracle
 	@"$(VENV)" -m benchmarks.shifts
+	@"$(VENV)" -m benchmarks.cost
 	@"$(VENV)" -m benchmarks.speed $(ARGS)
 
 ladder: $(READY)
 	@"$(VENV)" -m benchmarks.shifts
 	@"$(VENV)" -m benchmarks.ladder $(ARGS)
+
+design: $(READY)
+	@"$(VENV)" -m benchmarks.h_design $(ARGS)
 
 peers: $(READY)
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
