@@ -10,7 +10,11 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help setup report test soak browser bench ladder peers design sweep lint lab html publish clean
+=======
+.PHONY: help setup report test soak browser bench ladder peers classical design lint lab html publish clean
+>>>>>>> main
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
@@ -19,6 +23,7 @@ help:
 	@echo 'make bench     measure speed, memory, cost, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
+	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
 	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
 	@echo 'make sweep     run notebook 7 over a grid: ARGS="maps=mean_filter,median_filter strengths=0.5,1 seeds=0,1 profile=quick"'
 	@echo 'make lab       open the notebooks in JupyterLab'
@@ -81,6 +86,9 @@ sweep: $(READY)
 peers: $(READY)
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
 	@"$(VENV)" -m benchmarks.peers $(ARGS)
+
+classical: $(READY)
+	@"$(VENV)" -m benchmarks.classical $(ARGS)
 
 lint: $(READY)
 	@"$(VENV)" -m ruff check .
