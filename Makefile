@@ -10,11 +10,7 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help setup report test soak browser bench ladder peers design sweep lint lab html publish clean
-=======
-.PHONY: help setup report test soak browser bench ladder peers classical design lint lab html publish clean
->>>>>>> main
+.PHONY: help setup report test soak browser bench ladder peers classical design sweep lint lab html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
