@@ -13,9 +13,13 @@ import ipywidgets
 import matplotlib
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from sr_utils.esrgan import RRDBNet, interpolated
 from sr_utils.figure_style import STYLE
 from sr_utils.gaussian_shift import PARAMETERS
+from sr_utils.report import busiest_window, comparison_strip
+from sr_utils.sampling import restore_image
 from sr_utils.theory_figures import explorer
 
 SAMPLE_SIZES = (10, 30, 100, 300, 1000, 3000)
@@ -63,3 +67,29 @@ def flow_theory_widget(*, seed: int = 0) -> ipywidgets.VBox:
         return explorer(values, count=count, seed=seed)
 
     return answering(controls, draw)
+
+
+def mixture_widget(
+    first: RRDBNet, second: RRDBNet, low_resolution: Tensor, truth: Tensor, *, size: int = 96
+) -> ipywidgets.VBox:
+    """Every mixture of two networks of one shape (ESRGAN, section 3.4), on the liveliest crop of an image.
+
+    Parameters
+    ----------
+    first, second: the networks at 0 and at 1.
+    low_resolution, truth: an image (3, H, W) in [0, 1] and its ground truth, ``scale`` times larger.
+    size: side of the crop in pixels of ``low_resolution``.
+    """
+    size, scale = min(size, *low_resolution.shape[1:]), first.config.scale
+    top, left = busiest_window(low_resolution, size)
+    low = low_resolution[:, top : top + size, left : left + size]
+    high = truth[:, scale * top : scale * (top + size), scale * left : scale * (left + size)]
+    share = ipywidgets.FloatSlider(value=0.5, min=0.0, max=1.0, step=0.05, description="share of the second")
+
+    def draw(share: float) -> Figure:
+        restored = restore_image(interpolated(first, second, share), low)
+        scene = {"input": low, f"{1 - share:.2f} first + {share:.2f} second": restored, "ground truth": high}
+        return comparison_strip([scene], title="Between two networks")
+
+    share.style.description_width = "initial"
+    return answering({"share": share}, draw)
