@@ -76,7 +76,10 @@ def headline(run_root: Path = Path("runs/quick")) -> None:
 
 @app.command
 def base(
-    model: Annotated[Literal["deflow", "esrgan"], tyro.conf.Positional],
+    model: Annotated[
+        Literal["deflow", "esrgan", "refinement_bicubic", "refinement_best", "refinement_several"],
+        tyro.conf.Positional,
+    ],
     *,
     scale: Literal[1, 2, 4] = 2,
     data_root: Path = Path("data"),
@@ -88,9 +91,9 @@ def base(
     Parameters
     ----------
     model
-        deflow, or esrgan (scale 2 before 1 and 4, which start from it).
+        deflow, esrgan (scale 2 before 1 and 4, which start from it), or a refinement network.
     scale
-        of the ESRGAN.
+        of the ESRGAN or the refinement network.
     data_root
         folder in the assignment's tree; only clean/ and validation/ are read.
     folder
@@ -98,18 +101,23 @@ def base(
     states
         where the resumable training states go.
     """
-    from sr_utils.base import train_base_deflow, train_base_esrgan
+    from sr_utils.base import train_base_deflow, train_base_esrgan, train_base_refinement
     from sr_utils.course import describe_machine
     from sr_utils.datasets import open_data_root
+    from sr_utils.hybrid import REFINEMENTS
     from sr_utils.repository import resolve
 
     data, about = open_data_root(resolve(data_root)), {"profile": "full", **describe_machine()}
-    name = "base_deflow" if model == "deflow" else f"base_esrgan_x{scale}"
+    name = f"base_esrgan_x{scale}" if model == "esrgan" else f"base_{model}"
     options = {"state_path": resolve(states) / f"{name}.safetensors", "about": about}
     if model == "deflow":
         path = train_base_deflow(data, resolve(folder), **options)
-    else:
+    elif model == "esrgan":
         path = train_base_esrgan(data, resolve(folder), scale=scale, **options)
+    else:
+        path = train_base_refinement(
+            data, resolve(folder), name=model, config=REFINEMENTS[model], scale=scale, **options
+        )
     print(f"Wrote {path}")
 
 

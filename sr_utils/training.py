@@ -23,7 +23,7 @@ from sr_utils.checkpoints import load_state, save_model, save_state
 from sr_utils.datasets import PairSampler, PatchSampler
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow
 from sr_utils.errors import UserError
-from sr_utils.esrgan import Discriminator, PerceptualLoss, RRDBNet, adversarial_loss, discriminator_loss
+from sr_utils.esrgan import Discriminator, PerceptualLoss, adversarial_loss, discriminator_loss
 from sr_utils.features import imagenet_features
 from sr_utils.parameters import check_range
 from sr_utils.progress import progress
@@ -280,7 +280,7 @@ def train_deflow(
 
 
 def train_esrgan(
-    network: RRDBNet,
+    network: nn.Module,
     discriminator: Discriminator,
     samples: PairSampler,
     config: ESRGANTraining,
@@ -297,7 +297,8 @@ def train_esrgan(
     Parameters
     ----------
     network, discriminator: trained in place; on return ``network`` holds the averaged weights.
-    samples: yields aligned crops (low resolution, high resolution), (N, 3, patch, patch) and scale times that.
+    samples: yields aligned crops: what the network takes, as (N, 3, patch, patch) of low resolution, and what it should
+        give, scale times as large.
     state_path, stop_after: as in `train_deflow`.
     pixel_path: where to keep the averaged network as it is after the first stage, for `esrgan.interpolated`.
 
@@ -349,7 +350,7 @@ def train_esrgan(
 
 
 def _esrgan_step(
-    network: RRDBNet,
+    network: nn.Module,
     discriminator: Discriminator,
     perceptual: PerceptualLoss | None,
     optimisers: dict[str, torch.optim.Optimizer],

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from sr_utils.classical_figures import burst_explorer
 from sr_utils.esrgan import RRDBNet, interpolated
 from sr_utils.figure_style import STYLE
 from sr_utils.gaussian_shift import PARAMETERS
@@ -67,6 +68,19 @@ def flow_theory_widget(*, seed: int = 0) -> ipywidgets.VBox:
         return explorer(values, count=count, seed=seed)
 
     return answering(controls, draw)
+
+
+def burst_widget(scene: Tensor, *, seed: int = 0) -> ipywidgets.VBox:
+    """A burst of a scene (3, H, W): number of frames, error of the shifts and noise; one frame against all of them."""
+    style = {"description_width": "110px"}
+    controls: dict[str, ipywidgets.ValueWidget] = {
+        "frames": ipywidgets.IntSlider(value=4, min=1, max=12, description="frames", style=style),
+        "shift_error": ipywidgets.FloatSlider(
+            value=0.0, min=0.0, max=0.5, step=0.02, description="shift error", style=style
+        ),
+        "noise": ipywidgets.FloatSlider(value=0.0, min=0.0, max=0.1, step=0.005, description="noise", style=style),
+    }
+    return answering(controls, lambda **chosen: burst_explorer(scene, seed=seed, **chosen))
 
 
 def mixture_widget(
