@@ -27,7 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 APP = ROOT / "app" / "widgets.ipynb"
 SHOTS = ROOT / "build" / "screenshots"
 NAME = r"[a-z_]+_(?:widget|explorer)"
-WIDGETS = [name for name in vars(widgets) if re.fullmatch(NAME, name)]
+WIDGETS = [
+    name for name, each in vars(widgets).items() if re.fullmatch(NAME, name) and each.__module__ == widgets.__name__
+]
 SHOWN = re.compile(rf"display\(widgets\.({NAME})\(")
 STARTING, ANSWERING = 180, 60
 """Seconds that a server, or a picture, may take on a busy machine."""
