@@ -126,7 +126,7 @@ def move(control: Locator) -> None:
         handle = control.locator(".noUi-handle").last
         handle.focus()
         highest = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
-        handle.press("Home" if highest else "End")
+        handle.press("PageDown" if highest else "End")
     elif "widget-dropdown" in kinds:
         choice = control.locator("select")
         count = choice.locator("option").count()
