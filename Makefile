@@ -10,7 +10,7 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test soak browser bench ladder peers classical design lint lab html publish clean
+.PHONY: help setup report test soak browser bench ladder peers classical design lint lab app html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
@@ -22,6 +22,7 @@ help:
 	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
 	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
 	@echo 'make lab       open the notebooks in JupyterLab'
+	@echo 'make app       show the widgets without code, in a browser'
 	@echo 'make html      make the notebooks, as they are, a book that opens from disk: build/html/index.html'
 	@echo 'make lint      run ruff'
 	@echo 'make publish   put the run of PROFILE into notebooks/, figures/ and README.md'
@@ -87,6 +88,9 @@ lint: $(READY)
 
 lab: $(READY)
 	@"$(VENV)" -m jupyterlab --notebook-dir=. notebooks
+
+app: $(READY)
+	@"$(VENV)" -m voila app/widgets.ipynb
 
 html: $(READY)
 	@"$(VENV)" -m sphinx -q -W --keep-going -d build/doctrees -c book . build/html
