@@ -69,8 +69,7 @@ def run(forked, work: str, start: Path, out: Path, *, seconds: float | None = No
     process, begun = forked.Process(target=kills.WORK[work], args=(start, out)), time.monotonic()
     process.start()
     process.join(seconds)
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
+    process.kill()  # SIGKILL, if it is still there
     process.join()
     if seconds is None:
         assert process.exitcode == 0
