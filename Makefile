@@ -79,7 +79,7 @@ lab: $(READY)
 	@"$(VENV)" -m jupyterlab --notebook-dir=. notebooks
 
 html: $(READY)
-	@"$(VENV)" -m sphinx -q -W --keep-going -d build/doctrees book build/html
+	@"$(VENV)" -m sphinx -q -W --keep-going -d build/doctrees -c book . build/html
 	@echo 'Open build/html/index.html in a browser.'
 
 publish: $(READY)

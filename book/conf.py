@@ -1,4 +1,7 @@
-"""The book: the notebooks as committed, as pages that open from disk with no network. `make html` builds it."""
+"""The book: README and the notebooks as committed, as pages that open from disk with no network.
+
+`make html` builds it from the repository's root. A new notebook joins by itself.
+"""
 
 import shutil
 from importlib.util import find_spec
@@ -7,10 +10,11 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 project = "Learned degradations for super-resolution"
-author = "The course's authors"
 language = "en"
+root_doc = "README"
+include_patterns = ["README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/*.ipynb"]
+exclude_patterns = [".*", "build", "runs"]
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx_copybutton"]
-exclude_patterns = ["figures", "**/.ipynb_checkpoints"]
 
 # Pages show what the published run printed and drew. Nothing is executed, and nothing is asked of the network:
 # widgets would need scripts from elsewhere, and each has a still picture beside it.
@@ -31,17 +35,42 @@ html_show_sphinx = False
 html_show_copyright = False
 # A browser refuses to read summaries from files on disk; the search itself works there.
 html_show_search_summary = False
-copybutton_exclude = ".linenos, .gp, .go"
 
 MATHJAX = Path(*find_spec("sphinx-mathjax-offline").submodule_search_locations) / "static" / "mathjax"
 mathjax_path = "mathjax/tex-chtml-full.js"
 # The menu would load parts that are not copied.
 mathjax3_config = {"options": {"enableMenu": False}}
 
+CONTENTS = """
 
-def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Put the two megabytes of MathJax that pages use beside them: one script and its fonts."""
+```{toctree}
+:caption: The course
+:glob:
+:hidden:
+
+notebooks/*
+```
+
+```{toctree}
+:caption: Beside it
+:hidden:
+
+data/README
+CONTRIBUTING
+```
+"""
+
+
+def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
+    """Give the first page, which code hosts show as well, the contents that only a book can read."""
+    if page == root_doc:
+        source[0] += CONTENTS
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Call the first page index.html, and put what pages use of MathJax, one script and its fonts, beside them."""
     if error is None and app.builder.format == "html":
+        shutil.copyfile(app.outdir / f"{root_doc}.html", app.outdir / "index.html")
         target = app.outdir / "_static" / "mathjax"
         fonts = Path("output", "chtml", "fonts", "woff-v2")
         shutil.copytree(MATHJAX / fonts, target / fonts, dirs_exist_ok=True)
@@ -50,4 +79,5 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("build-finished", copy_mathjax)
+    app.connect("source-read", add_contents)
+    app.connect("build-finished", finish)

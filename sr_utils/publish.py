@@ -4,7 +4,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nbformat
@@ -17,11 +17,12 @@ from sr_utils.runner import RUNNING_TIME
 MAXIMUM_BYTES = 1_500_000
 START, END = "<!-- headline:start -->", "<!-- headline:end -->"
 
+_COURSE_ROW = re.compile(r"^(\| \[[^\]]*\]\((notebooks/[^)]+)\) \|.*\| )([^|]*)( \| [^|]* \|)$", re.MULTILINE)
 _SYSTEM_PATH = re.compile(r"(?<![\w.:/])/(?:home|Users|root|tmp|work|var/tmp|opt|usr)/")
 
 
 def publish(run_root: Path, root: Path) -> list[Path]:
-    """Copy a run's executed notebooks, figures and metrics into `root`, and its table into README.md.
+    """Copy a run's executed notebooks, figures and metrics into `root`, and its table and times into README.md.
 
     Everything is checked before anything is written.
 
@@ -35,6 +36,7 @@ def publish(run_root: Path, root: Path) -> list[Path]:
     notebooks = {source: _ready(run_root / "notebooks" / source.name, source, root) for source in sources}
     readme = root / "README.md"
     text = _with_table(readme, f"{headline_table(run_root)}\n\n{headline_source(run_root)}")
+    text = with_times(text, {f"notebooks/{source.name}": running_time(each) for source, each in notebooks.items()})
 
     written = []
     for source, content in notebooks.items():
@@ -52,6 +54,17 @@ def publish(run_root: Path, root: Path) -> list[Path]:
     with atomic_path(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return [*written, readme]
+
+
+def running_time(notebook: str) -> str:
+    """The measured time that the text of a notebook states, such as "8 min 7 s"; empty if it was not run."""
+    stated = re.search(r"\*Running time: ([^*,]*), ", notebook)
+    return stated[1] if stated else ""
+
+
+def with_times(readme: str, times: Mapping[str, str]) -> str:
+    """README's course table with the time of each notebook, by its link; a row's last columns are time and GPU."""
+    return _COURSE_ROW.sub(lambda row: f"{row[1]}{times.get(row[2], row[3])}{row[4]}", readme)
 
 
 def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:

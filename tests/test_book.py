@@ -19,7 +19,7 @@ def book(tmp_path_factory):
     """The folder of the built book; any warning of the builder fails."""
     folder = tmp_path_factory.mktemp("a book")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", folder / "doctrees"]
-    done = subprocess.run([*command, ROOT / "book", folder / "html"], capture_output=True, text=True)
+    done = subprocess.run([*command, "-c", ROOT / "book", ROOT, folder / "html"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "html"
 

@@ -4,7 +4,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from sr_utils.errors import UserError
 from sr_utils.files import write_json
-from sr_utils.publish import END, MAXIMUM_BYTES, START, publish
+from sr_utils.publish import END, MAXIMUM_BYTES, START, publish, running_time, with_times
 
 CODE = "print(1)"
 
@@ -106,3 +106,10 @@ def test_missing_parts_are_named(project):
     (run / "notebooks" / "01_x.ipynb").unlink()
     with pytest.raises(UserError, match="01_x.ipynb is missing"):
         publish(run, root)
+
+
+def test_times_go_into_the_rows_of_their_notebooks():
+    text = "| [02 Data](notebooks/02.ipynb) | What? | 1 s | no |\n| [03 Flow](notebooks/03.ipynb) | How? | 2 s | no |\n"
+    said = running_time('"*Running time: 8 min 7 s, profile full, 2 CPU cores.*\\n",')
+    assert said == "8 min 7 s" and running_time("*Running time: not run yet.*") == ""
+    assert with_times(text, {"notebooks/02.ipynb": said}) == text.replace("1 s", said)
