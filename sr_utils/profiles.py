@@ -105,7 +105,7 @@ _PROFILES = (
         classifier_steps=400,
         stability_patches=10_000,
         toy_steps=3000,
-        exercise_steps=60,
+        exercise_steps=24,
         cell_timeout=48 * 3600,
     ),
     Profile(
@@ -124,7 +124,7 @@ _PROFILES = (
         classifier_steps=400,
         stability_patches=10_000,
         toy_steps=3000,
-        exercise_steps=60,
+        exercise_steps=24,
         cell_timeout=7 * 24 * 3600,
         from_base=False,
         needs_cuda=True,
