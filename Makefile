@@ -16,7 +16,7 @@ help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
 	@echo 'make soak      thousands of hostile inputs, and kills at any moment; an hour'
-	@echo 'make bench     measure speed, memory, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
+	@echo 'make bench     measure speed, memory, cost, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
 	@echo 'make lab       open the notebooks in JupyterLab'
@@ -58,10 +58,12 @@ browser:
 
 soak: $(READY)
 	@"$(VENV)" -m pytest --hypothesis-profile soak --timeout 3600 tests/test_hostile_*.py $(ARGS)
+	@"$(VENV)" -m pytest -m soak --timeout 7200 $(ARGS)
 
 bench: $(READY)
 	@"$(VENV)" -m benchmarks.oracle
 	@"$(VENV)" -m benchmarks.shifts
+	@"$(VENV)" -m benchmarks.cost
 	@"$(VENV)" -m benchmarks.speed $(ARGS)
 
 ladder: $(READY)

@@ -4,6 +4,8 @@
 
 - ``pairs``: task 1's pairs, with the camera's noise and JPEG; every method of `sr_utils.classical`.
 - ``clean``: the truths of some of them, shrunk by antialiased bicubic and nothing else.
+- ``burst`` and others: bursts of scenes cut from some of the truths, see `benchmarks.bursts`; methods that use several
+  frames, told the shifts or estimating them, beside bicubic of the first frame. A series also has a ``value``.
 
 Milliseconds are those the processor worked, on one thread, so that other work on the machine hardly counts; a median
 over the images. ``multiplications_per_pixel`` counts real multiplications per pixel of the enlarged RGB image.
@@ -28,6 +30,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from benchmarks.bursts import SETTINGS, inside_and_outside, make_burst, multiplications, quick_score, restorers
 from sr_utils.classical import single_image_methods
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
@@ -50,6 +53,8 @@ class Classical:
     """How many of the pairs are scored; None scores all of them."""
     clean_images: int = 25
     """How many of the truths make clean pairs."""
+    burst_images: int = 8
+    """How many of the truths make bursts."""
     processes: int = 2
     """Images at a time, on one thread each."""
     data_root: Path = Path("data")
@@ -92,15 +97,44 @@ def score_image(part: str, index: int, options: Classical) -> list[Row]:
     if known.is_file():
         return read_json(known)
     truth = load_image(truth_path)
-    low = load_image(path) if part == "pairs" else quantize(imresize(truth, 1 / data.scale))
+    if part == "bursts":
+        rows = score_bursts(truth, seed=index)
+    else:
+        low = load_image(path) if part == "pairs" else quantize(imresize(truth, 1 / data.scale))
+        rows = score_single(part, low, truth, data.scale)
+    write_json(known, rows)
+    return rows
+
+
+def score_single(part: str, low: Tensor, truth: Tensor, scale: int) -> list[Row]:
+    """A row for every method that needs one image."""
     rows = []
-    for method in single_image_methods(data.scale).values():
+    for method in single_image_methods(scale).values():
         restored, milliseconds = timed(lambda method=method: method.upscale(low))
         row = {"method": method.name, "domain": method.domain, "data": part, **score(restored, truth)}
         row["milliseconds"] = milliseconds
         row["multiplications_per_pixel"] = method.multiplications(*low.shape[1:])
         rows.append(row)
-    write_json(known, rows)
+    return rows
+
+
+def score_bursts(truth: Tensor, *, seed: int) -> list[Row]:
+    """A row for every setting of a burst and every method that makes something of it."""
+    rows = []
+    for setting in SETTINGS:
+        burst, deviation = make_burst(truth, setting, seed=seed)
+        for name, restore in restorers(burst, deviation, setting, seed=seed).items():
+            restored, milliseconds = timed(restore)
+            row = {"method": name, "domain": "burst", "data": setting.data, "value": setting.value}
+            # A series needs one number a point.
+            scorer = score if setting.data.startswith("burst") else quick_score
+            row |= scorer(restored, burst.truth)
+            if setting.moving:
+                row |= inside_and_outside(restored, burst.truth)
+            row["milliseconds"] = milliseconds
+            size = burst.frames.shape[2:]
+            row["multiplications_per_pixel"] = multiplications(name, setting.frames, *size, burst.scale)
+            rows.append(row)
     return rows
 
 
@@ -123,8 +157,9 @@ def main(options: Classical) -> None:
     data = open_data_root(resolve(options.data_root))
     order = scattered(len(data.pairs))
     jobs = [("clean", index) for index in order[: options.clean_images]]
+    jobs += [("bursts", index) for index in order[: options.burst_images]]
     jobs += [("pairs", index) for index in order[: options.images]]
-    finished: dict[str, list[list[Row]]] = {"pairs": [], "clean": []}
+    finished: dict[str, list[list[Row]]] = {"pairs": [], "clean": [], "bursts": []}
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(score_image, part, index, options): part for part, index in jobs}
         for future in as_completed(running):

@@ -1,4 +1,4 @@
-"""From knowing nothing of a degradation to knowing all of it: one network, one budget, pairs from seven sources.
+"""From knowing nothing of a degradation to knowing all of it: one network, one budget, pairs from many sources.
 
 `python -m benchmarks.ladder` fine-tunes the base ESRGAN on the training photographs, shrunk and then degraded by each
 source in turn, restores task 1's inputs and writes figures/metrics/ladder.json. Everything else is the same: start,
@@ -9,6 +9,8 @@ photographs, number of draws, steps, and for each seed the very same crops.
 - ``esrgan_noise_patches``: grain cut out of the inputs.
 - ``esrgan_deflow_constant_shift``, ``esrgan_deflow``: translated by the models of `benchmarks.shifts`, which have
   seen the same images for the same number of steps: the published start, and ours.
+- ``esrgan_classical_pairs``, ``esrgan_classical_patches``: `pair_generator`, with the noise drawn from its spectrum or
+  cut out of the inputs. Not among the default sources; `benchmarks.hybrid` asks for them.
 - ``esrgan_oracle``: the true camera, with settings drawn anew. It alone knows the simulator, and is no method.
 
 What is finished is kept in ``states`` and not done again, and an interrupted training goes on where it stopped.
@@ -38,6 +40,7 @@ from sr_utils.files import read_json, write_json
 from sr_utils.images import crop_to_multiple, quantize
 from sr_utils.noise_model import fit_noise_model
 from sr_utils.noise_patches import collect_noise, inject_noise
+from sr_utils.pair_generator import fit_pair_generator
 from sr_utils.profiles import PROFILES
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image, restore_image
@@ -96,6 +99,9 @@ def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
     if source == "esrgan_noise_patches":
         noise = collect_noise(load_images(data.inputs))
         return lambda image, seed: inject_noise(image, noise, chance(seed))
+    if source in ("esrgan_classical_pairs", "esrgan_classical_patches"):
+        generator = fit_pair_generator(load_images(data.inputs), patches=source == "esrgan_classical_patches")
+        return lambda image, seed: generator.degrade(image, seed=seed)
     kinds = {"esrgan_deflow_constant_shift": "deflow_constant_shift", "esrgan_deflow": "deflow_gain_shift"}
     if source in kinds:
         flow = load_model(model_path(resolve(options.shifts), kinds[source], options.deflow_steps, 0), DeFlow)

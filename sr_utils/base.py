@@ -3,11 +3,12 @@
 Nothing here reads task 1 or knows its camera. The base DeFlow learns slight blur, white noise and JPEG. The base
 ESRGANs undo them, first that simple kind and then one whose noise has grain of any coarseness, colour and dependence
 on brightness, over ranges as wide as blind restoration uses (compare Real-ESRGAN, section 3). They give every task a
-start from which minutes of fine-tuning are enough.
+start from which minutes of fine-tuning are enough. The base refinement networks learn from the second kind alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,8 +21,11 @@ from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import GenericDegradation
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
 from sr_utils.files import checksum, read_json
+from sr_utils.fresh_pairs import RedrawnPairs
+from sr_utils.hybrid import RefinementConfig, RefinementNetwork, classical_results
 from sr_utils.images import crop_to_multiple, imresize, quantize
-from sr_utils.training import DeFlowTraining, ESRGANTraining, History, train_deflow, train_esrgan
+from sr_utils.training import DeFlowTraining, ESRGANTraining, train_deflow, train_esrgan
+from sr_utils.training_state import History, forget_states
 
 BASE_DEFLOW = DeFlowTraining(steps=3000, patch=64, batch=8, learning_rate=1e-3, degraded_grid=8, seed=0)
 BASE_ESRGAN = ESRGANTraining(pixel_steps=4000, gan_steps=900, patch=40, batch=8, mixed_precision=True, seed=0)
@@ -46,6 +50,8 @@ BASE_TRANSFER = ESRGANTraining(
     mixed_precision=True,
     seed=0,
 )
+BASE_HYBRID = ESRGANTraining(pixel_steps=1500, gan_steps=0, patch=80, batch=8, learning_rate=1e-3, seed=0)
+"""Of a refinement network, whose crops are of the truth's size: fewer steps than `BASE_ESRGAN`, and no second stage."""
 ANY_GRAIN = GenericDegradation(grain=(0.0, 1.0), grey=(0.0, 0.8), shot=(0.0, 1.0))
 DEGRADED_DRAWS = 4
 
@@ -64,6 +70,10 @@ class GenericPairSampler:
         high = self.crops.next(batch)
         clean = high if self.scale == 1 else imresize(high, 1 / self.scale).clamp(0, 1)
         return quantize(self.degradation(clean, self.crops.generator)), high
+
+    def files(self) -> list[str]:
+        """The names of the photographs that the last batch was cut from."""
+        return self.crops.files()
 
     def sources(self) -> list[Tensor]:
         """All photographs."""
@@ -160,8 +170,47 @@ def train_base_esrgan(
         records.append(_provenance(data, training, degradation, history, {**about, "scale": scale}))
         save_model(done[0], network, records[-1])
         save_model(done[1], discriminator, records[-1])
-        path.unlink(missing_ok=True)
+        forget_states(path)
     provenance = {**records[-1], "earlier_stages": records[:-1]}
     if scale == 2:
         save_model(folder / "base_discriminator.safetensors", discriminator, provenance)
     return save_model(folder / f"base_esrgan_x{scale}.safetensors", network, provenance)
+
+
+def generic_results(
+    images: list[Tensor], scale: int, inputs: Sequence[str], training: ESRGANTraining
+) -> RedrawnPairs:
+    """Endless pairs (classical results, photograph), both of the photograph's size, for `hybrid.RefinementNetwork`.
+
+    A photograph is shrunk, degraded in any way that `ANY_GRAIN` knows and restored by the classical methods named by
+    ``inputs``, whole, because they read the noise off the image; again and again, each time all of it has been seen.
+    """
+    truths = [crop_to_multiple(image, scale) for image in images]
+
+    def draw(index: int, number: int) -> Tensor:
+        chance = torch.Generator().manual_seed(training.seed + number * len(truths) + index)
+        clean = imresize(truths[index], 1 / scale).clamp(0, 1)
+        return classical_results(quantize(ANY_GRAIN(clean[None], chance)[0]), scale, inputs)
+
+    return RedrawnPairs(draw, truths, training.patch, 1, seed=training.seed)
+
+
+def train_base_refinement(
+    data: DataRoot,
+    folder: str | Path,
+    *,
+    name: str,
+    config: RefinementConfig,
+    scale: int,
+    state_path: str | Path,
+    about: dict,
+    training: ESRGANTraining = BASE_HYBRID,
+) -> Path:
+    """Train a refinement network with L1 only, and save ``base_{name}.safetensors``; continues from ``state_path``."""
+    torch.manual_seed(training.seed)
+    network, unused = RefinementNetwork(config), Discriminator(DiscriminatorConfig())
+    pairs = generic_results(load_images(data.train), scale, config.inputs, training)
+    history = train_esrgan(network, unused, pairs, training, state_path=state_path, save_every=100)
+    network.to(memory_format=torch.contiguous_format)
+    provenance = _provenance(data, training, ANY_GRAIN, history, {**about, "scale": scale})
+    return save_model(Path(folder) / f"base_{name}.safetensors", network, provenance)

@@ -61,10 +61,11 @@ def see(scene: Tensor, shifts: Tensor, scale: int) -> Tensor:
     down = transfer(scene.shape[-2], shifts[:, 0], scale)
     across = transfer(scene.shape[-1], shifts[:, 1], scale)
     spectrum = torch.fft.fft2(scene.double())
-    frames = [
-        torch.fft.ifft2(spectrum * rows[:, None] * columns).real[..., ::scale, ::scale]
-        for rows, columns in zip(down, across, strict=True)
-    ]
+    frames = []
+    for rows, columns in zip(down, across, strict=True):
+        # Taking every s-th pixel folds the spectrum: those frequencies are averaged that become one.
+        shown = (spectrum * rows[:, None] * columns).unflatten(-1, (scale, -1)).mean(-2)
+        frames.append(torch.fft.ifft2(shown.unflatten(-2, (scale, -1)).mean(-3)).real)
     return torch.stack(frames).to(scene)
 
 
@@ -98,7 +99,7 @@ def simulate_burst(
     Parameters
     ----------
     shifts: (K, 2), the first zero, each smaller than the margin.
-    noise: deviation of white noise, in image units; one number, or one a pixel of the frames, (H, W).
+    noise: deviation of white noise, in image units; one number, or one a pixel of the frames, (K, 1, H, W).
     margin: small pixels that are cut off at every side once the frames are made.
     moving: (top, left, height, width) in pixels of the truth: an object that moves on its own, across the picture.
     travel: small pixels that the object moves from frame to frame, besides what the camera does.

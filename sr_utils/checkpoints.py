@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -165,13 +166,25 @@ def save_state(path: str | Path, state: dict) -> None:
     plain: dict = {}
     _flatten("state", state, tensors, plain)
     # Two names may share one storage (tied weights); safetensors wants each on its own.
-    save_tensors(Path(path), {key: value.clone() for key, value in tensors.items()}, {"plain": json.dumps(plain)})
+    tensors = {key: value.detach().cpu().clone() for key, value in tensors.items()}
+    text = json.dumps(plain)
+    save_tensors(Path(path), tensors, {"plain": text, "sum": str(_sum(tensors, text))})
+
+
+def _sum(tensors: dict[str, Tensor], text: str) -> int:
+    """A number that changes with any bit of a state; safetensors itself keeps none."""
+    found = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy(), found)
+    return found
 
 
 def load_state(path: str | Path) -> dict:
     """Load what `save_state` wrote; `UserError` when the file is missing or damaged."""
     tensors, header = _read(Path(path))
     try:
+        if "sum" in header and int(header["sum"]) != _sum(tensors, header["plain"]):
+            raise ValueError("the sum does not match")
         return _restore("state", tensors, json.loads(header["plain"]))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"The training state {path} is damaged; delete it to start again.") from error

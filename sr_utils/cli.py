@@ -3,7 +3,9 @@
 Each command imports what it needs itself, so that one with nothing to do answers at once.
 """
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -76,7 +78,10 @@ def headline(run_root: Path = Path("runs/quick")) -> None:
 
 @app.command
 def base(
-    model: Annotated[Literal["deflow", "esrgan"], tyro.conf.Positional],
+    model: Annotated[
+        Literal["deflow", "esrgan", "refinement_bicubic", "refinement_best", "refinement_several"],
+        tyro.conf.Positional,
+    ],
     *,
     scale: Literal[1, 2, 4] = 2,
     data_root: Path = Path("data"),
@@ -88,9 +93,9 @@ def base(
     Parameters
     ----------
     model
-        deflow, or esrgan (scale 2 before 1 and 4, which start from it).
+        deflow, esrgan (scale 2 before 1 and 4, which start from it), or a refinement network.
     scale
-        of the ESRGAN.
+        of the ESRGAN or the refinement network.
     data_root
         folder in the assignment's tree; only clean/ and validation/ are read.
     folder
@@ -98,19 +103,73 @@ def base(
     states
         where the resumable training states go.
     """
-    from sr_utils.base import train_base_deflow, train_base_esrgan
+    from sr_utils.base import train_base_deflow, train_base_esrgan, train_base_refinement
     from sr_utils.course import describe_machine
     from sr_utils.datasets import open_data_root
+    from sr_utils.hybrid import REFINEMENTS
     from sr_utils.repository import resolve
 
     data, about = open_data_root(resolve(data_root)), {"profile": "full", **describe_machine()}
-    name = "base_deflow" if model == "deflow" else f"base_esrgan_x{scale}"
+    name = f"base_esrgan_x{scale}" if model == "esrgan" else f"base_{model}"
     options = {"state_path": resolve(states) / f"{name}.safetensors", "about": about}
     if model == "deflow":
         path = train_base_deflow(data, resolve(folder), **options)
-    else:
+    elif model == "esrgan":
         path = train_base_esrgan(data, resolve(folder), scale=scale, **options)
+    else:
+        path = train_base_refinement(
+            data, resolve(folder), name=model, config=REFINEMENTS[model], scale=scale, **options
+        )
     print(f"Wrote {path}")
+
+
+@app.command
+def train_deflow(settings: Settings = ()) -> None:
+    """Train the DeFlow of a run as notebook 3 does, under `accelerate launch` on many processes or machines.
+
+    Parameters
+    ----------
+    settings
+        profile=full, seed=0, data_root=folder, run_root=folder, domain_normalisation=true.
+    """
+    from sr_utils.fine_tuning import fine_tune_deflow
+
+    _train("train_deflow", settings, fine_tune_deflow, "notebooks/03_deflow_training.ipynb")
+
+
+@app.command
+def train_esrgan(settings: Settings = ()) -> None:
+    """Train the ESRGAN of a run as notebook 5 does, under `accelerate launch` on many processes or machines.
+
+    Parameters
+    ----------
+    settings
+        profile=full, seed=0, data_root=folder, run_root=folder.
+    """
+    from sr_utils.fine_tuning import fine_tune_esrgan
+
+    _train("train_esrgan", settings, fine_tune_esrgan, "notebooks/05_esrgan_training.ipynb")
+
+
+def _train(command: str, settings: tuple[str, ...], train: Callable[..., Path], notebook: str) -> None:
+    """Check a training's settings, train, and say where it can be gone on with."""
+    from sr_utils.course import begin
+    from sr_utils.parameters import parse_values, read_parameters
+    from sr_utils.processes import launched
+
+    declared = "profile: str = 'quick'\nseed: int = 0\ndata_root: str = 'data'\nrun_root: str = ''"
+    if command == "train_deflow":
+        declared += "\ndomain_normalisation: bool = False"
+    parameters = read_parameters(declared)
+    values = {name: parameter.default for name, parameter in parameters.items()}
+    values |= parse_values(settings, parameters, where=command)
+    values["run_root"] = values["run_root"] or f"runs/{values['profile']}"
+    core = {name: values.pop(name) for name in ("profile", "seed", "data_root", "run_root")}
+    accelerator = launched()
+    state = train(begin(command, **core), accelerator, **values)
+    if accelerator.is_main_process:
+        print(f"Trained on {accelerator.num_processes} processes: {state}.")
+        print(f"Go on with {notebook} or make report, at the same settings.")
 
 
 @app.command
@@ -211,7 +270,8 @@ def main() -> None:
     try:
         app.cli(description=__doc__, use_underscores=True)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        # Of the processes of one training, the first one speaks.
+        sys.exit(f"error: {error}" if os.environ.get("RANK", "0") == "0" else 1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -55,6 +55,14 @@ def quantisation_steps(quality: int) -> Tensor:
     return ((torch.tensor(_LUMINANCE) * percent + 50) // 100).clamp(1, 255).double()
 
 
+def cosine_basis() -> Tensor:
+    """The orthonormal cosine transform of 8 values as a matrix (8, 8), double; each row is one frequency."""
+    place = torch.arange(BLOCK, dtype=torch.float64)
+    basis = torch.cos(math.pi * place[:, None] * (place + 0.5) / BLOCK) * (2 / BLOCK) ** 0.5
+    basis[0] /= 2**0.5
+    return basis
+
+
 def block_coefficients(image: Tensor) -> Tensor:
     """DCT coefficients of the luma in grey levels, (blocks, 8, 8), of an image (3, H, W) in [0, 1].
 
@@ -65,9 +73,7 @@ def block_coefficients(image: Tensor) -> Tensor:
     inside = ((blocks > 0) & (blocks < 1)).all(3).all(2).all(0)
     red, green, blue = 255 * blocks[:, inside]
     blocks = 0.299 * red + 0.587 * green + 0.114 * blue - 128
-    place = torch.arange(BLOCK, dtype=torch.float64)
-    basis = torch.cos(math.pi * place[:, None] * (place + 0.5) / BLOCK) * (2 / BLOCK) ** 0.5
-    basis[0] /= 2**0.5
+    basis = cosine_basis()
     return basis @ blocks @ basis.T
 
 

@@ -47,10 +47,14 @@ def to_patches(images: Sequence[Tensor], size: int = 32) -> Tensor:
 
 @dataclass(frozen=True)
 class FlatPatches:
-    """The flattest patches of a set of images: their mean ``level`` (P, 3) and ``residual`` (P, 3, s, s)."""
+    """The flattest patches of a set of images: their mean ``level`` (P, 3) and ``residual`` (P, 3, s, s).
+
+    ``image`` (P,) is the index of the image that each was cut from.
+    """
 
     level: Tensor
     residual: Tensor
+    image: Tensor
 
     def levels(self) -> Tensor:
         """Every pixel's level, in the shape of the residual."""
@@ -71,7 +75,9 @@ def flat_patches(images: Sequence[Tensor], *, size: int = 16, share: float = 0.0
     flattest = _flattest(patches, share)
     if not len(flattest):
         raise UserError("Every patch is black or white: give images with some mid-tones.")
-    return FlatPatches(patches[flattest].mean((2, 3)), without_plane(patches[flattest]))
+    counts = torch.tensor([(image.shape[1] // size) * (image.shape[2] // size) for image in images])
+    owner = torch.arange(len(images)).repeat_interleave(counts)
+    return FlatPatches(patches[flattest].mean((2, 3)), without_plane(patches[flattest]), owner[flattest])
 
 
 def flat_places(image: Tensor, *, size: int = 16, share: float = 0.05) -> Tensor:

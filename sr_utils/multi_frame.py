@@ -8,8 +8,8 @@ Frames with different shifts hold them with different phases (Tsai and Huang 198
 with T_k of `burst.transfer`. At each u these are K equations for scale² unknowns, and scale² frames are enough if their
 shifts differ well. In space the same model is solved by adding each pixel where it belongs, or step by step.
 
-Everything is reckoned from the enlargement of the first frame: frames tell what *it* lacks. So a window may fade the
-borders out, where other frames look elsewhere, and where frames say nothing the enlargement remains.
+Everything is reckoned from a first estimate, the frames moved into place, averaged and enlarged: frames tell what *it*
+lacks. So a window may fade the borders out, where frames look elsewhere, and where they say nothing it remains.
 
 References
 ----------
@@ -31,15 +31,27 @@ from torch.nn import functional as F
 
 from sr_utils.burst import see, transfer
 from sr_utils.images import imresize
+from sr_utils.registration import moved_back
 from sr_utils.spectrum import transform_multiplications
 
+_DETAIL = 0.06
+"""Deviation of the detail that a first estimate of a photograph misses, in image units."""
 MARGIN = 8
-"""Small pixels over which borders fade to the enlargement of the first frame."""
+"""Small pixels over which borders fade to the first estimate."""
+
+
+def first_estimate(frames: Tensor, shifts: Tensor, scale: int, *, weights: Tensor | None = None) -> Tensor:
+    """Frames moved into place, averaged and enlarged by bicubic, (3, scale H, scale W); averaging thins noise out."""
+    weights = torch.ones_like(frames[:, :1]) if weights is None else weights
+    moved = [moved_back(frame, shift) for frame, shift in zip(frames, shifts, strict=True)]
+    trust = [moved_back(each, shift).clamp_min(0) for each, shift in zip(weights, shifts, strict=True)]
+    total = sum(each * frame for each, frame in zip(trust, moved, strict=True))
+    return imresize(total / sum(trust).clamp_min(1e-6), scale)
 
 
 def _residuals(frames: Tensor, shifts: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    """The enlargement of the first frame, and what each frame shows beyond it, fading out at the borders."""
-    first = imresize(frames[0], scale)
+    """The first estimate, and what each frame shows beyond it, fading out at the borders."""
+    first = first_estimate(frames, shifts, scale)
     mirrored = torch.cat((first, first.flip(-1)), -1)
     mirrored = torch.cat((mirrored, mirrored.flip(-2)), -2)
     height, width = frames.shape[-2:]
@@ -54,6 +66,11 @@ def _fading(length: int) -> Tensor:
     return torch.cat((ramp, torch.ones(length - 2 * margin), ramp.flip(0)))
 
 
+def regularisation_for(noise: float) -> float:
+    """How strongly to regularise frames with white noise of this deviation, in image units."""
+    return 0.01 + (noise / _DETAIL) ** 2
+
+
 def undo_aliasing(frames: Tensor, shifts: Tensor, scale: int = 2, *, regularisation: float = 0.01) -> Tensor:
     """The large image (3, scale H, scale W) whose folded spectra are those of the frames (Tsai and Huang 1984).
 
@@ -61,8 +78,9 @@ def undo_aliasing(frames: Tensor, shifts: Tensor, scale: int = 2, *, regularisat
     ----------
     frames: (K, 3, H, W); one or more.
     shifts: (K, 2), down and across, in small pixels.
-    regularisation: power of a frame's noise over that of the detail that enlarging the first frame misses. Frequencies
-        that the frames determine badly, for want of frames or because their shifts are alike, are held back.
+    regularisation: power of a frame's noise over that of the detail that the first estimate misses, see
+        `regularisation_for`. Frequencies that the frames determine badly, for want of frames or because their shifts
+        are alike, are held back.
     """
     first, residuals = _residuals(frames, shifts, scale)
     height, width = frames.shape[-2:]
@@ -130,9 +148,15 @@ def _looking(length: int, shift: float, scale: int) -> Tensor:
 
 
 def back_project_frames(
-    frames: Tensor, shifts: Tensor, scale: int = 2, *, weights: Tensor | None = None, iterations: int = 12
+    frames: Tensor,
+    shifts: Tensor,
+    scale: int = 2,
+    *,
+    weights: Tensor | None = None,
+    regularisation: float = 0.01,
+    iterations: int = 12,
 ) -> Tensor:
-    """Correct the first frame's enlargement until every frame can be seen in it, each pixel as far as it is trusted.
+    """Correct the first estimate until every frame can be seen in it, each pixel as far as it is trusted.
 
     Each iteration adds the frames' residuals, spread over the large pixels they were gathered from and averaged there
     (Irani and Peleg 1991; with the averaging it is the simultaneous algebraic technique, which converges).
@@ -140,7 +164,8 @@ def back_project_frames(
     Parameters
     ----------
     weights: how much each small pixel is trusted, (K, 1, H, W) or broadcast to it, for instance one over the noise's
-        variance there; all alike when None. This freedom is what the frequency domain lacks.
+        variance there; 1 everywhere when None. This freedom is what the frequency domain lacks.
+    regularisation: as of `undo_aliasing`, for pixels of weight 1.
     """
     height, width = frames.shape[-2:]
     trust = torch.ones_like(frames[:, :1]) if weights is None else weights.to(frames).expand(len(frames), 1, -1, -1)
@@ -148,12 +173,12 @@ def back_project_frames(
         (_looking(height, down, scale).to(frames), _looking(width, across, scale).to(frames))
         for down, across in shifts.tolist()
     ]
-    total = sum(rows.T @ each @ columns for (rows, columns), each in zip(looks, trust, strict=True))
-    estimate = imresize(frames[0], scale)
+    first = estimate = first_estimate(frames, shifts, scale, weights=trust)
+    total = regularisation + sum(rows.T @ each @ columns for (rows, columns), each in zip(looks, trust, strict=True))
     for _ in range(iterations):
-        step = torch.zeros_like(estimate)
+        step = regularisation * (first - estimate)
         for (rows, columns), frame, each in zip(looks, frames, trust, strict=True):
-            step += rows.T @ (each * (frame - rows @ estimate @ columns.T)) @ columns
+            step = step + rows.T @ (each * (frame - rows @ estimate @ columns.T)) @ columns
         estimate = estimate + step / total.clamp_min(1e-6)
     return estimate
 
@@ -179,12 +204,14 @@ def agreement(frames: Tensor, shifts: Tensor, scale: int = 2, *, tolerance: floa
 def undo_aliasing_multiplications(frames: int, height: int, width: int, scale: int = 2) -> float:
     """Real multiplications per pixel of the enlarged RGB image of `undo_aliasing`.
 
-    Transforms of the frames and of the result, the first frame's enlargement seen anew, and at each small frequency a
-    system of scale² complex unknowns: n³ / 3 products to factorise it, then n² and n K a channel.
+    Transforms that move the frames, of the first estimate as each frame sees it, of what frames show beyond it and of
+    the result; and at each small frequency a system of scale² complex unknowns: n³ / 3 products to factorise it, then
+    n² and n K a channel.
     """
     small, unknowns = height * width, scale**2
     large = small * unknowns
-    mirrored = (1 + frames) * transform_multiplications(2 * scale * height, 2 * scale * width)
+    mirrored = 2 * frames * transform_multiplications(2 * height, 2 * width)
+    mirrored += (1 + frames) * transform_multiplications(2 * scale * height, 2 * scale * width)
     residuals = frames * transform_multiplications(height, width)
     transforms = 3 * (mirrored + residuals + transform_multiplications(scale * height, scale * width))
     # A complex product is four real ones; real images need half of the frequencies.

@@ -32,14 +32,18 @@ def collect_noise(images: Sequence[Tensor], *, size: int = 32, share: float = 0.
     return flat_patches(images, size=size, share=share).residual
 
 
-def inject_noise(clean: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
-    """Clean image (3, H, W) in [0, 1] plus randomly chosen, flipped and turned noise patches, side by side; clamped."""
+def lay_patches(noise: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Randomly chosen, flipped and turned patches of ``noise`` (P, 3, size, size), side by side: (3, height, width)."""
     size = noise.shape[-1]
-    _, height, width = clean.shape
     covered = torch.zeros(3, height + -height % size, width + -width % size)
     for top in range(0, height, size):
         for left in range(0, width, size):
             which, turns, flip = (int(torch.randint(limit, (), generator=generator)) for limit in (len(noise), 4, 2))
             patch = noise[which].rot90(turns, (1, 2))
             covered[:, top : top + size, left : left + size] = patch.flip(2) if flip else patch
-    return (clean + covered[:, :height, :width]).clamp(0, 1)
+    return covered[:, :height, :width]
+
+
+def inject_noise(clean: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
+    """Clean image (3, H, W) in [0, 1] plus patches of noise as `lay_patches` chooses them; clamped."""
+    return (clean + lay_patches(noise, *clean.shape[1:], generator)).clamp(0, 1)

@@ -4,8 +4,9 @@ import ipywidgets
 import pytest
 import torch
 
+from sr_utils.classical_figures import burst_explorer
 from sr_utils.theory_figures import explorer
-from sr_utils.widgets import SAMPLE_SIZES, flow_theory_widget, picture_bytes
+from sr_utils.widgets import SAMPLE_SIZES, burst_widget, flow_theory_widget, picture_bytes
 
 
 def controls_of(container):
@@ -33,3 +34,15 @@ def test_every_control_changes_the_picture_and_back(theory):
         assert picture.value[:4] == b"\x89PNG"
         control.value = start
         assert picture.value == before, name
+
+
+def test_a_burst_answers_to_frames_shift_error_and_noise():
+    scene = torch.rand(3, 72, 72, generator=torch.Generator().manual_seed(2))
+    widget = burst_widget(scene, seed=5)
+    picture = widget.children[1]
+    assert picture.value == picture_bytes(burst_explorer(scene, frames=4, shift_error=0.0, noise=0.0, seed=5))
+    for control in controls_of(widget).values():
+        before, start = picture.value, control.value
+        control.value = control.max
+        assert picture.value != before, control.description
+        control.value = start
