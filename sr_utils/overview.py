@@ -27,8 +27,12 @@ def latest(name: str, run_root: Path, published: Path) -> dict[str, Any] | None:
 
 
 def rows_of(content: dict[str, Any] | None) -> dict[str, Row]:
-    """The rows of a metrics file by method, in its order; none where there is no file."""
-    return {row["method"]: row for row in content["rows"]} if content else {}
+    """The rows of a metrics file by method, in its order; none where there is no file.
+
+    A file with several parts, which its rows name by ``data``, is read for task 1's pairs only.
+    """
+    rows = content["rows"] if content else []
+    return {row["method"]: row for row in rows if row.get("data", "pairs") == "pairs"}
 
 
 def course_map(folder: Path) -> list[Row]:

@@ -61,6 +61,8 @@ def test_the_own_file_comes_before_the_published_one_and_none_is_none(tmp_path):
     assert latest("task1.json", run, published) is None and rows_of(None) == {}
     write_json(published / "task1.json", content)
     assert list(rows_of(latest("task1.json", run, published))) == ["a", "b"]
+    parts = [{"method": "a", "data": "pairs", "psnr": 1.0}, {"method": "a", "data": "clean", "psnr": 9.0}]
+    assert rows_of({"rows": parts}) == {"a": parts[0]}
     write_json(run / "metrics" / "task1.json", {**content, "rows": []})
     assert rows_of(latest("task1.json", run, published)) == {}
 
