@@ -182,6 +182,8 @@ def translate(
     temperature: float = 1.0,
     seed: int = 0,
     tile: int = 768,
+    first: int = 0,
+    count: int | None = None,
 ) -> None:
     """Degrade every image of a folder as a DeFlow learned it.
 
@@ -201,16 +203,21 @@ def translate(
         of the noise; the first image is drawn with it, the next with seed + 1, and so on.
     tile
         side in pixels of what is degraded at once: less takes less memory.
+    first
+        number of the image to begin with, from 0, in the order of their names.
+    count
+        how many images to do; all of the rest unless given.
     """
     from sr_utils.compression import estimate_qualities
     from sr_utils.images import list_images, load_image
     from sr_utils.sampling import translate_folder
+    from sr_utils.shards import part_of
     from sr_utils.weights import load_deflow
 
-    model, paths = load_deflow(weights), list_images(images)
+    model, paths = load_deflow(weights), part_of(images, first, count)
     qualities = estimate_qualities(map(load_image, list_images(like))) if like else []
     written = translate_folder(
-        model, paths, output, qualities=qualities, temperature=temperature, seed=seed, tile=tile
+        model, paths, output, qualities=qualities, temperature=temperature, seed=seed + first, tile=tile
     )
     print(f"Wrote {len(written)} images to {output}")
     if like:
@@ -225,6 +232,8 @@ def restore(
     output: Annotated[Path, tyro.conf.Positional],
     *,
     tile: int = 256,
+    first: int = 0,
+    count: int | None = None,
 ) -> None:
     """Restore and enlarge every image of a folder.
 
@@ -238,13 +247,47 @@ def restore(
         folder for the results, as PNG of the same names.
     tile
         side in pixels of what is restored at once: less takes less memory.
+    first
+        number of the image to begin with, from 0, in the order of their names.
+    count
+        how many images to do; all of the rest unless given.
     """
-    from sr_utils.images import list_images
     from sr_utils.sampling import restore_folder
+    from sr_utils.shards import part_of
     from sr_utils.weights import load_esrgan
 
-    written = restore_folder(load_esrgan(weights), list_images(images), output, tile=tile)
+    written = restore_folder(load_esrgan(weights), part_of(images, first, count), output, tile=tile)
     print(f"Wrote {len(written)} images to {output}")
+
+
+@app.command
+def score(
+    images: Annotated[Path, tyro.conf.Positional],
+    truths: Annotated[Path, tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.Positional],
+    *,
+    first: int = 0,
+    count: int | None = None,
+) -> None:
+    """Score every image of a folder against the ground truth of the same name, into a JSON file.
+
+    Parameters
+    ----------
+    images
+        folder of restored images.
+    truths
+        folder of ground truths of the same names and sizes.
+    output
+        file for the scores.
+    first
+        number of the image to begin with, from 0, in the order of their names.
+    count
+        how many images to do; all of the rest unless given.
+    """
+    from sr_utils.shards import part_of, score_folder
+
+    rows = score_folder(part_of(images, first, count), truths, output)
+    print(f"Wrote the scores of {len(rows)} images to {output}")
 
 
 @app.command

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sr_utils.errors import UserError
-from sr_utils.images import crop_to_multiple, image_size, imresize, list_images, load_image, quantize
+from sr_utils.images import crop_to_multiple, image_size, images_by_stem, imresize, load_image, quantize
 
 TREE = "clean/*.png, task1/Input/*.png, task1/GroundTruth/*.png, task2/*.png"
 SCALES = (1, 2, 4)
@@ -113,13 +113,7 @@ class DataRoot:
         folder = self.root / name
         if not folder.is_dir():
             raise UserError(f"The folder {folder} does not exist: a data root holds {TREE}.")
-        paths = list_images(folder)
-        stems = {}
-        for path in paths:
-            other = stems.setdefault(path.stem, path)
-            if other is not path:
-                raise UserError(f"{other} and {path} have one name: rename or remove one of them.")
-        return paths
+        return list(images_by_stem(folder).values())
 
 
 def open_data_root(path: str | os.PathLike) -> DataRoot:
