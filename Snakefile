@@ -48,6 +48,7 @@ rule course:
         f"{EXECUTED}/01_flow_theory.ipynb",
         f"{EXECUTED}/02_dataset_creation.ipynb",
         f"{EXECUTED}/06_task1_results.ipynb",
+        f"{EXECUTED}/07_task2_h_design.ipynb",
         f"{EXECUTED}/10_solutions.ipynb",
         f"{RUN}/metrics/task1.json",
 
@@ -70,7 +71,7 @@ use rule notebook as overview with:
     input:
         source=source("00_overview"),
         modules=modules("00_overview"),
-        metrics=f"{RUN}/metrics/task1.json",
+        metrics=[f"{RUN}/metrics/task1.json", f"{RUN}/metrics/task2.json"],
     output:
         executed=f"{EXECUTED}/00_overview.ipynb",
     params:
@@ -157,6 +158,20 @@ use rule notebook as task1_results with:
         code=code("06_task1_results"),
 
 
+use rule notebook as task2_h_design with:
+    input:
+        source=source("07_task2_h_design"),
+        modules=modules("07_task2_h_design"),
+        data=data("clean", "validation", "task1", "task2"),
+        base=checkpoints("base_*") + checkpoints("map_*"),
+    output:
+        executed=f"{EXECUTED}/07_task2_h_design.ipynb",
+        metrics=update(f"{RUN}/metrics/task2.json"),
+        restored=directory(f"{RUN}/task2/restored"),
+    params:
+        code=code("07_task2_h_design"),
+
+
 use rule notebook as solutions with:
     input:
         source=source("10_solutions"),
@@ -165,7 +180,6 @@ use rule notebook as solutions with:
         base=checkpoints("base_esrgan_*") + checkpoints("base_discriminator*"),
         deflow=f"{RUN}/deflow.safetensors",
         weights=f"{RUN}/esrgan.safetensors",
-        restored=f"{RUN}/restored",
     output:
         executed=f"{EXECUTED}/10_solutions.ipynb",
     params:
