@@ -15,12 +15,13 @@ HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
-	@echo 'make soak      thousands of hostile inputs, and kills at any moment; an hour'
+	@echo 'make soak      8,000 hostile inputs, 50 kills and a sweep; about half an hour'
 	@echo 'make bench     measure speed, memory, cost, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
 	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
 	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
+	@echo 'make sweep     run notebook 7 over a grid: ARGS="maps=mean_filter,median_filter strengths=0.5,1 seeds=0,1 profile=quick"'
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make app       show the widgets without code, in a browser'
 	@echo 'make html      make the notebooks, as they are, a book that opens from disk: build/html/index.html'
@@ -75,6 +76,10 @@ ladder: $(READY)
 
 design: $(READY)
 	@"$(VENV)" -m benchmarks.h_design $(ARGS)
+
+.PHONY: sweep
+sweep: $(READY)
+	@"$(VENV)" -m snakemake --snakefile Snakefile.sweep --cores all --rerun-incomplete --quiet rules $(if $(ARGS),--config $(ARGS))
 
 peers: $(READY)
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'

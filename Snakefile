@@ -47,6 +47,7 @@ rule course:
         f"{EXECUTED}/01_flow_theory.ipynb",
         f"{EXECUTED}/02_dataset_creation.ipynb",
         f"{EXECUTED}/06_task1_results.ipynb",
+        f"{EXECUTED}/07_task2_h_design.ipynb",
         f"{RUN}/metrics/task1.json",
 
 
@@ -141,3 +142,17 @@ use rule notebook as task1_results with:
         restored=directory(f"{RUN}/restored"),
     params:
         code=code("06_task1_results"),
+
+
+use rule notebook as task2_h_design with:
+    input:
+        source=source("07_task2_h_design"),
+        modules=modules("07_task2_h_design"),
+        data=data("clean", "validation", "task1", "task2"),
+        base=checkpoints("base_*") + checkpoints("map_*"),
+    output:
+        executed=f"{EXECUTED}/07_task2_h_design.ipynb",
+        metrics=update(f"{RUN}/metrics/task2.json"),
+        restored=directory(f"{RUN}/task2/restored"),
+    params:
+        code=code("07_task2_h_design"),
