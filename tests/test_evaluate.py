@@ -186,6 +186,9 @@ class Brightness(nn.Module):
         super().__init__()
         self.offset = nn.Parameter(torch.zeros(1))
 
+    def condition(self, image):
+        return condition_of(image, self.config.condition_factor)
+
     def forward(self, image, condition, domain, *, noise):
         assert noise and condition.shape[2:] == (image.shape[2] // 8, image.shape[3] // 8)
         return image.mean((1, 2, 3)) + domain + self.offset
