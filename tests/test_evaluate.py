@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
 from sr_utils import evaluate
-from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig
+from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
 from sr_utils.errors import UserError
 from sr_utils.evaluate import SCORES, score, score_method, score_pairs, summarise, write_metrics
 from sr_utils.files import checksum
