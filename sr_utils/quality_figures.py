@@ -12,20 +12,20 @@ from sr_utils.figure_style import INK, PALETTE, WIDTH, new_figure, styled
 Point = tuple[float, float]
 
 
-def _label(axis: Axes, points: Mapping[str, Point]) -> None:
+def label_points(axis: Axes, points: Mapping[str, Point], *, size: float = 12) -> None:
     """Names beside the points; a name that would lie on another one moves down."""
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
     line = abs(high - low) * 0.05
     taken: list[tuple[float, float, float]] = []
     for name, (x, y) in sorted(points.items(), key=lambda item: (item[1][1], item[1][0])):
-        width = abs(right - left) * (0.013 * len(name) + 0.02)
+        width = abs(right - left) * (0.0011 * size * len(name) + 0.02)
         begins = x + abs(right - left) * 0.015
         if begins + width > max(left, right):
             begins = x - width
         while any(abs(y - other) < line and begins < end and begins + width > start for start, end, other in taken):
             y += line / 4
         taken.append((begins, begins + width, y))
-        axis.text(begins, y, name, va="center", fontsize=12)
+        axis.text(begins, y, name, va="center", fontsize=size)
 
 
 @styled
@@ -57,7 +57,7 @@ def trade_off(
         axis.scatter([x], [y], color=colour, s=64, zorder=3)
     axis.margins(0.12, 0.08)
     axis.invert_yaxis()
-    _label(axis, points)
+    label_points(axis, points)
     axis.set(xlabel="PSNR, dB (right is better)", ylabel="LPIPS (up is better)")
     return figure
 

@@ -1,0 +1,131 @@
+"""Frames of a fixed camera: what stays is a reference, what moves and what flickers is not.
+
+The median over time of one place keeps what does not move and drops what changes from frame to frame: noise, marks of
+compression, and people who walk by. It is no ground truth, since blur stays, but it has hardly any noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sr_utils.errors import UserError
+from sr_utils.images import imresize, quantize
+
+MOVED = 0.06
+"""A pixel has moved if its neighbourhood of 5x5 departs from the median by more than this on average."""
+LIKE = 0.65
+"""Correlation of two frames' block means, 8x8, from which they count as one place."""
+FEWEST = 3
+"""Frames of one view that a median needs."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The frames of one camera position."""
+
+    indices: list[int]
+    """Which of the given frames these are."""
+    median: Tensor
+    """Their median over time, (3, H, W)."""
+    still: Tensor
+    """Where each frame shows what the median shows, (F, 1, H, W), boolean."""
+
+
+def find_views(frames: Sequence[Tensor]) -> list[View]:
+    """The camera positions among frames (3, H, W) in [0, 1], each with its temporal median.
+
+    Raises
+    ------
+    UserError: no position has at least three frames.
+    """
+    views = []
+    for chosen in _same_places(frames):
+        if len(chosen) < FEWEST:
+            continue
+        stack = torch.stack([frames[index] for index in chosen])
+        median = stack.median(0).values
+        change = F.avg_pool2d((stack - median).mean(1, keepdim=True), 5, stride=1, padding=2, count_include_pad=False)
+        moved = F.max_pool2d((change.abs() > MOVED).float(), 9, stride=1, padding=4) > 0
+        views.append(View(chosen, median, ~moved))
+    if not views:
+        raise UserError("No camera position has 3 frames, so there is no median over time: give frames of one place.")
+    return views
+
+
+def _same_places(frames: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of frames of one place, place by place: linked are those whose block means correlate by `LIKE`."""
+    groups: list[list[int]] = []
+    small = [F.avg_pool2d(frame[None], 8, ceil_mode=True).flatten() for frame in frames]
+    for index, frame in enumerate(frames):
+        alike = [
+            group
+            for group in groups
+            if any(
+                frames[other].shape == frame.shape
+                and torch.corrcoef(torch.stack([small[index], small[other]]))[0, 1] > LIKE
+                for other in group
+            )
+        ]
+        # Who walks by can part two frames of one place; a third that resembles both joins them again.
+        groups = [group for group in groups if group not in alike] + [sorted([index, *sum(alike, [])])]
+    return sorted(groups)
+
+
+def temporal_pairs(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Median and frame for every frame that has a median, both (N, 3, H, W), with the same content.
+
+    What moves in a frame is taken from the median, so that it cannot tell the two apart.
+
+    Raises
+    ------
+    UserError: no position has at least three frames.
+    """
+    medians, degraded = [], []
+    for view in find_views(frames):
+        for index, still in zip(view.indices, view.still, strict=True):
+            medians.append(view.median)
+            degraded.append(torch.where(still, frames[index], view.median))
+    return torch.stack(medians), torch.stack(degraded)
+
+
+def agreement(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float:
+    """PSNR in dB between restored images, shrunk to the frames' size, and the temporal median, on still pixels.
+
+    ``image_of`` gives the restored image (3, s H, s W) of a frame's index, so that not all are in memory at once; all
+    pixels of all frames count together. It can be tricked: a blurred image agrees well, so it must be read beside a
+    measure of sharpness.
+    """
+    error, count = 0.0, 0
+    for view in views:
+        for index, still in zip(view.indices, view.still, strict=True):
+            small = shrunk(image_of(index), view.median)
+            difference = (small - view.median).square().mean(0, keepdim=True)[still]
+            error, count = error + difference.double().sum().item(), count + difference.numel()
+    return float(10 * torch.log10(torch.tensor(count / max(error, 1e-12))))
+
+
+def shrunk(image: Tensor, reference: Tensor) -> Tensor:
+    """An image (3, s H, s W) at the size of ``reference``, on 8-bit levels."""
+    scale = reference.shape[1] / image.shape[1]
+    return image if scale == 1 else quantize(imresize(image, scale))
+
+
+def flicker(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float:
+    """Deviation over time of the same pixel where nothing moves, in grey levels; 0 for a noiseless fixed camera.
+
+    ``image_of`` gives the frame or the restored frame (3, s H, s W) of an index; the difference to their own median
+    over time is taken, so slow changes of light count too.
+    """
+    total, count = 0.0, 0
+    for view in views:
+        stack = torch.stack([image_of(index) for index in view.indices])
+        scale = stack.shape[2] // view.median.shape[1]
+        still = view.still.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        change = (stack - stack.median(0).values).square().mean(1, keepdim=True)[still]
+        total, count = total + change.double().sum().item(), count + change.numel()
+    return 255 * (total / count) ** 0.5

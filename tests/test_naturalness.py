@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from sr_utils.datasets import load_images, open_data_root
+from sr_utils.degradations import gaussian_blur
+from sr_utils.errors import UserError
+from sr_utils.images import quantize
+from sr_utils.naturalness import asymmetric_gaussian, fit_naturalness, niqe, normalised_luminance, patch_statistics
+from sr_utils.repository import resolve
+
+
+@pytest.fixture(scope="module")
+def data():
+    return open_data_root(resolve("data"))
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    return fit_naturalness(load_images(data.train[:12]))
+
+
+def test_shape_and_scales_of_known_distributions():
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(1, 200_000, generator=generator, dtype=torch.float64)
+    laplace = normal.abs() * torch.randn(1, 200_000, generator=generator, dtype=torch.float64)
+    alpha, left, right = asymmetric_gaussian(normal)[0].tolist()
+    # A Gaussian has shape 2, and its scale is the deviation times the square root of 2.
+    assert alpha == pytest.approx(2, abs=0.03) and left == pytest.approx(2**0.5, abs=0.02)
+    assert right == pytest.approx(left, abs=0.02)
+    uniform = torch.rand(1, 100_000, generator=generator) - 0.5
+    assert asymmetric_gaussian(uniform)[0, 0] > 8 > asymmetric_gaussian(normal)[0, 0] > 1
+    assert asymmetric_gaussian(laplace)[0, 0] < 1.1
+    lopsided = torch.where(normal < 0, 3 * normal, normal)
+    _, left, right = asymmetric_gaussian(lopsided)[0].tolist()
+    assert left / right == pytest.approx(3, rel=0.03)
+
+
+def test_luminance_is_normalised():
+    noise = 128 + 20 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    normalised, deviation = normalised_luminance(noise)
+    assert abs(normalised.mean()) < 0.05 and 0.7 < normalised.std() < 1.2 and 15 < deviation.mean() < 21
+    again, _ = normalised_luminance(noise + 50)
+    assert torch.allclose(normalised, again)
+
+
+def test_noise_and_blur_are_less_natural_than_photographs(data, model):
+    for photograph in load_images(data.validation):
+        clean = niqe(photograph, model)
+        noise = torch.randn(photograph.shape, generator=torch.Generator().manual_seed(0))
+        assert niqe(quantize(photograph + 0.08 * noise), model) > clean + 0.5
+        assert niqe(quantize(gaussian_blur(photograph[None], 2.5)[0]), model) > clean + 0.5
+
+
+def test_36_finite_statistics_even_of_a_flat_image(model):
+    features, contrast = patch_statistics(torch.full((3, 200, 100), 0.5))
+    assert features.shape == (2, 36) and contrast.shape == (2,) and features.isfinite().all()
+    assert niqe(torch.zeros(3, 96, 96), model) > 0
+
+
+def test_what_cannot_be_measured_is_refused(model):
+    with pytest.raises(UserError, match="at least 96x96, not 90x120"):
+        niqe(torch.rand(3, 120, 90), model)
+    with pytest.raises(UserError, match="two sharp patches"):
+        fit_naturalness([])

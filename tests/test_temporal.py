@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from sr_utils.errors import UserError
+from sr_utils.images import imresize
+from sr_utils.temporal import agreement, find_views, flicker, temporal_pairs
+
+
+@pytest.fixture
+def frames():
+    """Two views of four noisy frames each; in one frame something bright passes."""
+    generator = torch.Generator().manual_seed(0)
+    frames = []
+    for _ in range(2):
+        scene = imresize(torch.rand(3, 6, 6, generator=generator), 16).clamp(0, 1)
+        frames += [scene + 0.02 * torch.randn(scene.shape, generator=generator) for _ in range(4)]
+    frames[1][:, 8:20, 8:20] = 1.0
+    return frames
+
+
+def test_views_are_found_and_what_moves_is_marked(frames):
+    views = find_views(frames)
+    assert [view.indices for view in views] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert not views[0].still[1, 0, 10:18, 10:18].any() and views[0].still[1, 0, 30:, 30:].all()
+    assert views[1].still.float().mean() > 0.99
+
+
+def test_pairs_differ_by_noise_only(frames):
+    medians, degraded = temporal_pairs(frames)
+    assert medians.shape == degraded.shape == (8, 3, 96, 96)
+    assert (degraded - medians).abs().max() < 0.15 and (degraded - medians).std() > 0.01
+    assert torch.equal(degraded[1, :, 10:18, 10:18], medians[1, :, 10:18, 10:18])
+
+
+def test_the_median_agrees_with_itself_and_does_not_flicker(frames):
+    views = find_views(frames)
+    perfect, noisy = [view.median for view in views for _ in view.indices].__getitem__, frames.__getitem__
+    assert agreement(perfect, views) > 60 and flicker(perfect, views) == 0
+    assert agreement(noisy, views) < 40 and 255 * 0.01 < flicker(noisy, views) < 255 * 0.03
+    assert agreement(lambda index: imresize(perfect(index), 2), views) > agreement(noisy, views)
+    assert flicker(lambda index: imresize(frames[index], 2), views) > 0
+
+
+def test_frames_without_a_common_view_are_refused():
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(UserError, match="No camera position has 3 frames"):
+        find_views([torch.rand(3, 32, 32, generator=generator) for _ in range(3)])
