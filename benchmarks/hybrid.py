@@ -96,12 +96,12 @@ class Hybrid:
 
 
 @functools.cache
-def deflow_inputs(options: Hybrid) -> list[list[Tensor]]:
+def deflow_inputs(data_root: Path, shifts: Path, profile: str) -> list[list[Tensor]]:
     """The ladder's inputs for each training photograph, degraded by DeFlow."""
-    data = open_data_root(resolve(options.data_root))
-    degrade = degradation("esrgan_deflow", data, options.rungs())
+    data = open_data_root(resolve(data_root))
+    degrade = degradation("esrgan_deflow", data, Ladder(data_root=data_root, shifts=shifts))
     return [
-        [quantize(degrade(image, 1000 * draw + index)) for draw in range(PROFILES[options.profile].draws)]
+        [quantize(degrade(image, 1000 * draw + index)) for draw in range(PROFILES[profile].draws)]
         for index, image in enumerate(clean_at_input_size(data.train, data.scale))
     ]
 
@@ -119,9 +119,8 @@ def fine_tuned(method: str, data: DataRoot, options: Hybrid) -> RefinementNetwor
         steps = training.pixel_steps + training.gan_steps
         training = replace(training, pixel_steps=steps, gan_steps=0, learning_rate=RATE)
     truths = [crop_to_multiple(image, data.scale) for image in load_images(data.train)]
-    stacks = [
-        [classical_results(low, data.scale, network.config.inputs) for low in draws] for draws in deflow_inputs(options)
-    ]
+    inputs = deflow_inputs(options.data_root, options.shifts, options.profile)
+    stacks = [[classical_results(low, data.scale, network.config.inputs) for low in draws] for draws in inputs]
     samples = PairSampler(stacks, truths, training.patch, 1, seed=options.seed)
     train_esrgan(network, discriminator, samples, training, state_path=options.state(method, ".safetensors"))
     network.to(memory_format=torch.contiguous_format)
