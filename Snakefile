@@ -47,6 +47,7 @@ rule course:
         f"{EXECUTED}/01_flow_theory.ipynb",
         f"{EXECUTED}/02_dataset_creation.ipynb",
         f"{EXECUTED}/06_task1_results.ipynb",
+        f"{EXECUTED}/09_hybrid_methods.ipynb",
         f"{RUN}/metrics/task1.json",
 
 
@@ -141,3 +142,15 @@ use rule notebook as task1_results with:
         restored=directory(f"{RUN}/restored"),
     params:
         code=code("06_task1_results"),
+
+
+use rule notebook as hybrid_methods with:
+    input:
+        source=source("09_hybrid_methods"),
+        modules=modules("09_hybrid_methods"),
+        data=data("task1", "clean"),
+        base=checkpoints("base_refinement_*") + checkpoints("base_esrgan_*"),
+    output:
+        executed=f"{EXECUTED}/09_hybrid_methods.ipynb",
+    params:
+        code=code("09_hybrid_methods"),
