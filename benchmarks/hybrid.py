@@ -2,8 +2,9 @@
 
 `python -m benchmarks.hybrid` writes figures/metrics/hybrid.json, which notebook 9 shows. Rows:
 
-- ``bicubic``, ``non_local_means``, ``shrunk_spectrum``: `hybrid.CLASSICAL`, without training. ``validation_psnr`` is
-  measured on photographs of data/validation that a `pair_generator` degraded; by it the best one was chosen.
+- ``bicubic``, ``non_local_means``, ``shrunk_spectrum``: `hybrid.CLASSICAL`, without training. The last is called the
+  best because it was so on every eighth of task 1's pairs. ``validation_psnr``, on the few photographs held out for
+  validation, degraded by a `pair_generator`, says how much that choice owes to the scenes.
 - ``refinement_bicubic``, ``refinement_best``, ``refinement_several``: the base refinement networks, fine-tuned with L1
   on the ladder's DeFlow pairs for as many steps as the ladder's ESRGANs.
 - ``refinement_best_classical_pairs``, ``refinement_best_patch_pairs``: the second one fine-tuned on the pairs of a
