@@ -10,17 +10,21 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test soak browser bench ladder peers hybrid lint lab html publish clean
+.PHONY: help setup report test soak browser bench ladder peers classical design hybrid lint lab app html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
-	@echo 'make soak      thousands of hostile inputs, and kills at any moment; an hour'
-	@echo 'make bench     measure speed, memory, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
+	@echo 'make soak      8,000 hostile inputs, 50 kills and a sweep; about half an hour'
+	@echo 'make bench     measure speed, memory, cost, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
 	@echo 'make hybrid    score refinement networks and generators of pairs, in quality and cost; an hour, can be interrupted'
+	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
+	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
+	@echo 'make sweep     run notebook 7 over a grid: ARGS="maps=mean_filter,median_filter strengths=0.5,1 seeds=0,1 profile=quick"'
 	@echo 'make lab       open the notebooks in JupyterLab'
+	@echo 'make app       show the widgets without code, in a browser'
 	@echo 'make html      make the notebooks, as they are, a book that opens from disk: build/html/index.html'
 	@echo 'make lint      run ruff'
 	@echo 'make publish   put the run of PROFILE into notebooks/, figures/ and README.md'
@@ -59,15 +63,24 @@ browser:
 
 soak: $(READY)
 	@"$(VENV)" -m pytest --hypothesis-profile soak --timeout 3600 tests/test_hostile_*.py $(ARGS)
+	@"$(VENV)" -m pytest -m soak --timeout 7200 $(ARGS)
 
 bench: $(READY)
 	@"$(VENV)" -m benchmarks.oracle
 	@"$(VENV)" -m benchmarks.shifts
+	@"$(VENV)" -m benchmarks.cost
 	@"$(VENV)" -m benchmarks.speed $(ARGS)
 
 ladder: $(READY)
 	@"$(VENV)" -m benchmarks.shifts
 	@"$(VENV)" -m benchmarks.ladder $(ARGS)
+
+design: $(READY)
+	@"$(VENV)" -m benchmarks.h_design $(ARGS)
+
+.PHONY: sweep
+sweep: $(READY)
+	@"$(VENV)" -m snakemake --snakefile Snakefile.sweep --cores all --rerun-incomplete --quiet rules $(if $(ARGS),--config $(ARGS))
 
 peers: $(READY)
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
@@ -78,11 +91,17 @@ hybrid: $(READY)
 	@"$(VENV)" -m benchmarks.pair_generators
 	@"$(VENV)" -m benchmarks.hybrid $(ARGS)
 
+classical: $(READY)
+	@"$(VENV)" -m benchmarks.classical $(ARGS)
+
 lint: $(READY)
 	@"$(VENV)" -m ruff check .
 
 lab: $(READY)
 	@"$(VENV)" -m jupyterlab --notebook-dir=. notebooks
+
+app: $(READY)
+	@"$(VENV)" -m voila app/widgets.ipynb
 
 html: $(READY)
 	@"$(VENV)" -m sphinx -q -W --keep-going -d build/doctrees -c book . build/html

@@ -22,10 +22,10 @@ from sr_utils.burst import Burst, random_shifts, simulate_burst
 from sr_utils.images import imresize, quantize
 from sr_utils.metrics import psnr
 from sr_utils.multi_frame import (
+    ROUNDING,
     agreement,
     back_project_frames,
     back_projection_frames_multiplications,
-    regularisation_for,
     shift_and_add,
     undo_aliasing,
     undo_aliasing_multiplications,
@@ -93,10 +93,10 @@ def restorers(burst: Burst, deviation: Tensor, setting: Setting, *, seed: int) -
     error[0] = 0
     told = burst.shifts + error
     # One number for all pixels is all that the frequency domain can use.
-    strength = regularisation_for(deviation.square().mean().sqrt().item())
+    noise = max(deviation.square().mean().sqrt().item(), ROUNDING)
 
     def undo(shifts: Tensor) -> Tensor:
-        return undo_aliasing(frames, shifts, scale, regularisation=strength)
+        return undo_aliasing(frames, shifts, scale, noise=noise)
 
     def project(shifts: Tensor) -> Tensor:
         if setting.moving:
@@ -104,11 +104,8 @@ def restorers(burst: Burst, deviation: Tensor, setting: Setting, *, seed: int) -
             return back_project_frames(frames, shifts, scale, weights=weights, iterations=ITERATIONS)
         if setting.uneven:
             weights = (QUIET / deviation) ** 2
-            hold = regularisation_for(QUIET)
-            return back_project_frames(
-                frames, shifts, scale, weights=weights, regularisation=hold, iterations=ITERATIONS
-            )
-        return back_project_frames(frames, shifts, scale, regularisation=strength, iterations=ITERATIONS)
+            return back_project_frames(frames, shifts, scale, weights=weights, noise=QUIET, iterations=ITERATIONS)
+        return back_project_frames(frames, shifts, scale, noise=noise, iterations=ITERATIONS)
 
     methods = {
         "bicubic": lambda: imresize(frames[0], scale),

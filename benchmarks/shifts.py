@@ -18,11 +18,13 @@ import tyro
 from benchmarks.comparison import compare
 from sr_utils.checkpoints import save_model
 from sr_utils.comparisons import pairs_provenance
+from sr_utils.compression import estimate_qualities
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import score_degradation, task_pairs
 from sr_utils.files import read_json, write_json
+from sr_utils.grain_calibration import calibrate_grain
 from sr_utils.noise_calibration import calibrate_noise
 from sr_utils.repository import resolve
 from sr_utils.sampling import translate_image
@@ -75,6 +77,7 @@ def train_and_score(kind: str, seed: int, options: Shifts) -> dict[str, float]:
     history = train_deflow(model, clean, degraded, training, state_path=known.with_suffix(".safetensors"))
     if model.config.shift == "gain":
         calibrate_noise(model, clean, degraded)
+        calibrate_grain(model, degraded, qualities=estimate_qualities(degraded), seed=seed)
     about = {"kind": kind, "seed": seed, "steps": options.steps, **pairs_provenance(data), **describe_machine()}
     save_model(model_path(resolve(options.states), kind, options.steps, seed), model, about)
     scores = score_model(model, data, seed=seed) | {

@@ -1,8 +1,10 @@
 """Pictures beside the tables of notebook 6, from what the benchmarks left behind.
 
 `python -m benchmarks.strips` draws figures/ladder_strip.png: crops of task 1, restored by the networks of
-`benchmarks.ladder`; and figures/peers_strip.png: the pictures of `benchmarks.peers` beside those of a run. The images
-are spread over the set and not picked for their looks; each crop is the truth's liveliest place.
+`benchmarks.ladder`; figures/peers_strip.png: the pictures of `benchmarks.peers` beside those of a run; and
+figures/readme_strip.png: one image of both. A strip whose pictures are not there yet is left out, and said to be.
+The images of the first two are spread over the set and not picked for their looks; each crop is the truth's
+liveliest place.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from benchmarks.ladder import Ladder, network_path
 from sr_utils import report
 from sr_utils.checkpoints import load_model
 from sr_utils.datasets import DataRoot, open_data_root
+from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.evaluate import bicubic
 from sr_utils.files import atomic_path
@@ -40,6 +43,8 @@ class Strips:
     data_root: Path = Path("data")
     figures: Path = Path("figures")
     scenes: int = 3
+    example: str = "004"
+    """Name of the pair that README shows."""
 
 
 def _crop(image: Tensor, top: int, left: int) -> Tensor:
@@ -86,14 +91,34 @@ def peer_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
     return scenes
 
 
+def readme_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
+    """One scene: the input as it is, bicubic, a released network, ours, the truth; all cropped alike."""
+    input_path, truth_path = next(pair for pair in data.pairs if pair[0].stem == options.example)
+    low, truth, scale = load_image(input_path), load_image(truth_path), data.scale
+    top, left = (scale * (place // scale) for place in report.busiest_window(truth, CROP))
+    whole = {
+        "bicubic": bicubic(low, scale),
+        "Real-ESRGAN": load_image(resolve(options.peers) / "real_esrgan_x4plus" / f"{input_path.stem}.png"),
+        "ours": load_image(resolve(options.run_root) / "restored" / f"{input_path.stem}.png"),
+        "truth": truth,
+    }
+    seen = low[:, top // scale : (top + CROP) // scale, left // scale : (left + CROP) // scale]
+    return [{"input": seen} | {name: _crop(image, top, left) for name, image in whole.items()}]
+
+
 def main(options: Strips) -> None:
-    """Draw both."""
+    """Draw all three."""
     data = open_data_root(resolve(options.data_root))
     for name, title, scenes in (
         ("ladder_strip", "The same network, taught by pairs from different sources", ladder_scenes),
         ("peers_strip", "Ready-made networks and ours", peer_scenes),
+        ("readme_strip", "From photographs that are not paired", readme_scenes),
     ):
-        figure = report.comparison_strip(scenes(options, data), title=title)
+        try:
+            figure = report.comparison_strip(scenes(options, data), title=title)
+        except UserError as error:
+            print(f"No {name}: {error}")
+            continue
         with atomic_path(resolve(options.figures) / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
 

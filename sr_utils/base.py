@@ -24,7 +24,8 @@ from sr_utils.files import checksum, read_json
 from sr_utils.fresh_pairs import RedrawnPairs
 from sr_utils.hybrid import RefinementConfig, RefinementNetwork, classical_results
 from sr_utils.images import crop_to_multiple, imresize, quantize
-from sr_utils.training import DeFlowTraining, ESRGANTraining, History, train_deflow, train_esrgan
+from sr_utils.training import DeFlowTraining, ESRGANTraining, train_deflow, train_esrgan
+from sr_utils.training_state import History, forget_states
 
 BASE_DEFLOW = DeFlowTraining(steps=3000, patch=64, batch=8, learning_rate=1e-3, degraded_grid=8, seed=0)
 BASE_ESRGAN = ESRGANTraining(pixel_steps=4000, gan_steps=900, patch=40, batch=8, mixed_precision=True, seed=0)
@@ -69,6 +70,10 @@ class GenericPairSampler:
         high = self.crops.next(batch)
         clean = high if self.scale == 1 else imresize(high, 1 / self.scale).clamp(0, 1)
         return quantize(self.degradation(clean, self.crops.generator)), high
+
+    def files(self) -> list[str]:
+        """The names of the photographs that the last batch was cut from."""
+        return self.crops.files()
 
     def sources(self) -> list[Tensor]:
         """All photographs."""
@@ -165,7 +170,7 @@ def train_base_esrgan(
         records.append(_provenance(data, training, degradation, history, {**about, "scale": scale}))
         save_model(done[0], network, records[-1])
         save_model(done[1], discriminator, records[-1])
-        path.unlink(missing_ok=True)
+        forget_states(path)
     provenance = {**records[-1], "earlier_stages": records[:-1]}
     if scale == 2:
         save_model(folder / "base_discriminator.safetensors", discriminator, provenance)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -43,9 +44,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     """Write tensors and texts as safetensors, aside and then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        # Not `save_file`: it makes a file that only its owner may read.
-        temporary.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, header))
+    # Not `save_file`: it makes a file that only its owner may read.
+    content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, header)
+    # The library writes the header's entries in an order that changes from run to run; equal weights give equal files.
+    end = 8 + int.from_bytes(content[:8], "little")
+    entries = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    entries += b" " * (-len(entries) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(len(entries).to_bytes(8, "little") + entries)
+        stream.write(memoryview(content)[end:])
 
 
 def save_model(path: str | Path, model: nn.Module, provenance: dict) -> Path:
@@ -165,13 +172,25 @@ def save_state(path: str | Path, state: dict) -> None:
     plain: dict = {}
     _flatten("state", state, tensors, plain)
     # Two names may share one storage (tied weights); safetensors wants each on its own.
-    save_tensors(Path(path), {key: value.clone() for key, value in tensors.items()}, {"plain": json.dumps(plain)})
+    tensors = {key: value.detach().cpu().clone() for key, value in tensors.items()}
+    text = json.dumps(plain)
+    save_tensors(Path(path), tensors, {"plain": text, "sum": str(_sum(tensors, text))})
+
+
+def _sum(tensors: dict[str, Tensor], text: str) -> int:
+    """A number that changes with any bit of a state; safetensors itself keeps none."""
+    found = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy(), found)
+    return found
 
 
 def load_state(path: str | Path) -> dict:
     """Load what `save_state` wrote; `UserError` when the file is missing or damaged."""
     tensors, header = _read(Path(path))
     try:
+        if "sum" in header and int(header["sum"]) != _sum(tensors, header["plain"]):
+            raise ValueError("the sum does not match")
         return _restore("state", tensors, json.loads(header["plain"]))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"The training state {path} is damaged; delete it to start again.") from error

@@ -12,7 +12,7 @@ from sr_utils.burst import random_shifts, simulate_burst
 from sr_utils.figure_style import INK, PALETTE, WIDTH, draw_image, draw_lines, new_figure, styled
 from sr_utils.images import imresize, quantize
 from sr_utils.metrics import psnr
-from sr_utils.multi_frame import regularisation_for, undo_aliasing
+from sr_utils.multi_frame import ROUNDING, undo_aliasing
 from sr_utils.resampling import Kernel, enlarge, frequency_response
 
 
@@ -54,14 +54,14 @@ def edge_profiles(profiles: Mapping[str, Sequence[float]], *, title: str) -> Fig
 @styled
 def series(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], *, title: str) -> Figure:
     """Curves in panels side by side, whose names are the labels of their x axes."""
-    figure, axes = new_figure(1, len(panels), title=title, height=4.2)
-    for index, (axis, (label, curves)) in enumerate(zip(axes[0], panels.items(), strict=True)):
+    figure, axes = new_figure(1, len(panels), title=title, height=4.6)
+    for axis, (label, curves) in zip(axes[0], panels.items(), strict=True):
         draw_lines(axis, curves, marker="o")
         axis.set_xlabel(label)
-        if index == 0:
-            axis.set_ylabel("PSNR, dB")
-        elif axis.get_legend():
+        if axis.get_legend():
             axis.get_legend().remove()
+    axes[0][0].set_ylabel("PSNR, dB")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(panels))
     return figure
 
 
@@ -92,7 +92,7 @@ def burst_explorer(scene: Tensor, *, frames: int, shift_error: float, noise: flo
     burst = simulate_burst(scene, random_shifts(frames, seed=seed), noise=noise, seed=seed, margin=8)
     error = shift_error * torch.randn(frames, 2, generator=torch.Generator().manual_seed(seed + 1))
     error[0] = 0
-    restored = undo_aliasing(burst.frames, burst.shifts + error, regularisation=regularisation_for(noise))
+    restored = undo_aliasing(burst.frames, burst.shifts + error, noise=max(noise, ROUNDING))
     versions = {"bicubic of one frame": imresize(burst.frames[0], 2), f"aliasing undone, {frames} frames": restored}
     title = f"{frames} frames, shifts wrong by {shift_error:.2f} pixels, noise {255 * noise:.0f} of 255"
     return labelled_crops(versions, burst.truth, title=title)

@@ -3,7 +3,9 @@
 Each command imports what it needs itself, so that one with nothing to do answers at once.
 """
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -122,6 +124,55 @@ def base(
 
 
 @app.command
+def train_deflow(settings: Settings = ()) -> None:
+    """Train the DeFlow of a run as notebook 3 does, under `accelerate launch` on many processes or machines.
+
+    Parameters
+    ----------
+    settings
+        profile=full, seed=0, data_root=folder, run_root=folder, domain_normalisation=true.
+    """
+    from sr_utils.fine_tuning import fine_tune_deflow
+
+    _train("train_deflow", settings, fine_tune_deflow, "notebooks/03_deflow_training.ipynb")
+
+
+@app.command
+def train_esrgan(settings: Settings = ()) -> None:
+    """Train the ESRGAN of a run as notebook 5 does, under `accelerate launch` on many processes or machines.
+
+    Parameters
+    ----------
+    settings
+        profile=full, seed=0, data_root=folder, run_root=folder.
+    """
+    from sr_utils.fine_tuning import fine_tune_esrgan
+
+    _train("train_esrgan", settings, fine_tune_esrgan, "notebooks/05_esrgan_training.ipynb")
+
+
+def _train(command: str, settings: tuple[str, ...], train: Callable[..., Path], notebook: str) -> None:
+    """Check a training's settings, train, and say where it can be gone on with."""
+    from sr_utils.course import begin
+    from sr_utils.parameters import parse_values, read_parameters
+    from sr_utils.processes import launched
+
+    declared = "profile: str = 'quick'\nseed: int = 0\ndata_root: str = 'data'\nrun_root: str = ''"
+    if command == "train_deflow":
+        declared += "\ndomain_normalisation: bool = False"
+    parameters = read_parameters(declared)
+    values = {name: parameter.default for name, parameter in parameters.items()}
+    values |= parse_values(settings, parameters, where=command)
+    values["run_root"] = values["run_root"] or f"runs/{values['profile']}"
+    core = {name: values.pop(name) for name in ("profile", "seed", "data_root", "run_root")}
+    accelerator = launched()
+    state = train(begin(command, **core), accelerator, **values)
+    if accelerator.is_main_process:
+        print(f"Trained on {accelerator.num_processes} processes: {state}.")
+        print(f"Go on with {notebook} or make report, at the same settings.")
+
+
+@app.command
 def translate(
     weights: Annotated[Path, tyro.conf.Positional],
     images: Annotated[Path, tyro.conf.Positional],
@@ -131,6 +182,8 @@ def translate(
     temperature: float = 1.0,
     seed: int = 0,
     tile: int = 768,
+    first: int = 0,
+    count: int | None = None,
 ) -> None:
     """Degrade every image of a folder as a DeFlow learned it.
 
@@ -150,16 +203,21 @@ def translate(
         of the noise; the first image is drawn with it, the next with seed + 1, and so on.
     tile
         side in pixels of what is degraded at once: less takes less memory.
+    first
+        number of the image to begin with, from 0, in the order of their names.
+    count
+        how many images to do; all of the rest unless given.
     """
     from sr_utils.compression import estimate_qualities
     from sr_utils.images import list_images, load_image
     from sr_utils.sampling import translate_folder
+    from sr_utils.shards import part_of
     from sr_utils.weights import load_deflow
 
-    model, paths = load_deflow(weights), list_images(images)
+    model, paths = load_deflow(weights), part_of(images, first, count)
     qualities = estimate_qualities(map(load_image, list_images(like))) if like else []
     written = translate_folder(
-        model, paths, output, qualities=qualities, temperature=temperature, seed=seed, tile=tile
+        model, paths, output, qualities=qualities, temperature=temperature, seed=seed + first, tile=tile
     )
     print(f"Wrote {len(written)} images to {output}")
     if like:
@@ -174,6 +232,8 @@ def restore(
     output: Annotated[Path, tyro.conf.Positional],
     *,
     tile: int = 256,
+    first: int = 0,
+    count: int | None = None,
 ) -> None:
     """Restore and enlarge every image of a folder.
 
@@ -187,13 +247,47 @@ def restore(
         folder for the results, as PNG of the same names.
     tile
         side in pixels of what is restored at once: less takes less memory.
+    first
+        number of the image to begin with, from 0, in the order of their names.
+    count
+        how many images to do; all of the rest unless given.
     """
-    from sr_utils.images import list_images
     from sr_utils.sampling import restore_folder
+    from sr_utils.shards import part_of
     from sr_utils.weights import load_esrgan
 
-    written = restore_folder(load_esrgan(weights), list_images(images), output, tile=tile)
+    written = restore_folder(load_esrgan(weights), part_of(images, first, count), output, tile=tile)
     print(f"Wrote {len(written)} images to {output}")
+
+
+@app.command
+def score(
+    images: Annotated[Path, tyro.conf.Positional],
+    truths: Annotated[Path, tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.Positional],
+    *,
+    first: int = 0,
+    count: int | None = None,
+) -> None:
+    """Score every image of a folder against the ground truth of the same name, into a JSON file.
+
+    Parameters
+    ----------
+    images
+        folder of restored images.
+    truths
+        folder of ground truths of the same names and sizes.
+    output
+        file for the scores.
+    first
+        number of the image to begin with, from 0, in the order of their names.
+    count
+        how many images to do; all of the rest unless given.
+    """
+    from sr_utils.shards import part_of, score_folder
+
+    rows = score_folder(part_of(images, first, count), truths, output)
+    print(f"Wrote the scores of {len(rows)} images to {output}")
 
 
 @app.command
@@ -219,7 +313,8 @@ def main() -> None:
     try:
         app.cli(description=__doc__, use_underscores=True)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        # Of the processes of one training, the first one speaks.
+        sys.exit(f"error: {error}" if os.environ.get("RANK", "0") == "0" else 1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sr_utils.errors import UserError
-from sr_utils.images import crop_to_multiple, image_size, imresize, list_images, load_image, quantize
+from sr_utils.images import crop_to_multiple, image_size, images_by_stem, imresize, load_image, quantize
 
 TREE = "clean/*.png, task1/Input/*.png, task1/GroundTruth/*.png, task2/*.png"
 SCALES = (1, 2, 4)
@@ -113,13 +113,7 @@ class DataRoot:
         folder = self.root / name
         if not folder.is_dir():
             raise UserError(f"The folder {folder} does not exist: a data root holds {TREE}.")
-        paths = list_images(folder)
-        stems = {}
-        for path in paths:
-            other = stems.setdefault(path.stem, path)
-            if other is not path:
-                raise UserError(f"{other} and {path} have one name: rename or remove one of them.")
-        return paths
+        return list(images_by_stem(folder).values())
 
 
 def open_data_root(path: str | os.PathLike) -> DataRoot:
@@ -156,13 +150,18 @@ class PatchSampler:
         patch: the patch's side in pixels.
         grid: with a grid above 1, corners lie on its multiples and patches keep their orientation, so that what
             repeats with it in an image, such as a colour filter or JPEG's blocks, repeats in the patches.
+        names: what errors call the images; by default their numbers.
 
     Raises:
         UserError: there is no image, or one is smaller than the patch.
     """
 
-    def __init__(self, images: Sequence[torch.Tensor], patch: int, *, seed: int, grid: int = 1) -> None:
+    def __init__(
+        self, images: Sequence[torch.Tensor], patch: int, *, seed: int, grid: int = 1, names: Sequence[str] = ()
+    ) -> None:
         _check_images(images, patch)
+        self.names = list(names) or [f"image {index}" for index in range(len(images))]
+        self.chosen: list[int] = []
         self.grid = grid
         self.images = list(images)
         self.patch = patch
@@ -194,7 +193,12 @@ class PatchSampler:
 
     def _choose(self, batch: int) -> list[int]:
         """Which images the next patches come from."""
-        return torch.multinomial(self.areas, batch, replacement=True, generator=self.generator).tolist()
+        self.chosen = torch.multinomial(self.areas, batch, replacement=True, generator=self.generator).tolist()
+        return self.chosen
+
+    def files(self) -> list[str]:
+        """The names of the images that the last batch was cut from."""
+        return [self.names[index] for index in self.chosen]
 
     def _integer(self, bound: int) -> int:
         return int(torch.randint(bound, (), generator=self.generator))
@@ -207,6 +211,7 @@ class PairSampler(PatchSampler):
         inputs: for each truth, a list of degraded images (3, H, W) of it; one of them is drawn each time.
         truths: tensors (3, scale * H, scale * W).
         patch: the side of the low-resolution patch in pixels.
+        names: as for `PatchSampler`, of the truths.
 
     Raises:
         UserError: there is no pair, an input is smaller than the patch, or a truth is not `scale` times its
@@ -221,6 +226,7 @@ class PairSampler(PatchSampler):
         scale: int,
         *,
         seed: int,
+        names: Sequence[str] = (),
     ) -> None:
         if len(inputs) != len(truths) or not all(inputs):
             raise UserError(
@@ -233,7 +239,7 @@ class PairSampler(PatchSampler):
                         f"Pair {index} has an input of {_size(draw)} and a truth of {_size(truth)}: "
                         f"the truth must be exactly {scale} times as large."
                     )
-        super().__init__([draws[0] for draws in inputs], patch, seed=seed)
+        super().__init__([draws[0] for draws in inputs], patch, seed=seed, names=names)
         self.inputs = [list(draws) for draws in inputs]
         self.truths = list(truths)
         self.scale = scale

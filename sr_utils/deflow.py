@@ -31,6 +31,7 @@ from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, 
 from sr_utils.errors import UserError
 from sr_utils.flow_layers import ConditionNetwork, squeeze, unsqueeze
 from sr_utils.flow_parts import condition_encoder, flow_steps, latent_shift, split
+from sr_utils.grain import Grain
 from sr_utils.latent_noise import LatentNoise, Population
 from sr_utils.level_features import LevelFeatures
 from sr_utils.published_keys import deflow_tensors
@@ -77,6 +78,7 @@ class DeFlow(nn.Module):
                 ends = {"finest": not self.shifts, "coarsest": level == config.levels - 1}
                 self.shifts.append(latent_shift(config, channels, **ends))
         self.population = Population(STRENGTHS if config.shift == "gain" else 1)
+        self.grain = Grain() if config.shift == "gain" else None
         for module in self.modules():
             if isinstance(module, ConditionNetwork):
                 module.mixed_precision = config.mixed_precision
@@ -184,7 +186,18 @@ class DeFlow(nn.Module):
         options = {"domain_map": config.domain_map, "strength": config.map_strength, "generator": generator}
         return condition_of(image, config.condition_factor, **options)
 
-    def forward(self, image: Tensor, condition: Tensor, domain: Tensor, *, noise: bool | None = None) -> Tensor:
+    def draw_training_noise(self, image: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` draws in training: uniform numbers of the image's shape, normal ones of the condition's."""
+        return torch.rand_like(image), torch.randn_like(condition)
+
+    def forward(
+        self,
+        image: Tensor,
+        condition: Tensor,
+        domain: Tensor,
+        *,
+        noise: bool | tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Negative log-likelihood in bits per dimension, one per image; per pixel in the published form.
 
         Parameters
@@ -193,15 +206,17 @@ class DeFlow(nn.Module):
         condition: h of each image, (N, 3, H / condition_factor, W / condition_factor).
         domain: (N,) integers, 0 clean and 1 degraded.
         noise: add dequantisation and condition noise, and count ln(quantisation) per dimension, so that the
-            result bounds the code length of the 8-bit image; the default does so in training mode only.
+            result bounds the code length of the 8-bit image; the default does so in training mode only. What
+            `draw_training_noise` gave is taken as it is.
         """
         noise = self.training if noise is None else noise
         likelihood = torch.zeros(len(image), dtype=image.dtype, device=image.device)
         dimensions = image[0].numel()
         if noise:
+            uniform, normal = self.draw_training_noise(image, condition) if noise is True else noise
             middle = 0.5 if self.config.form == "published" else 0.0
-            image = image + (torch.rand_like(image) - middle) / self.config.quantisation
-            condition = condition + self.config.condition_noise * torch.randn_like(condition)
+            image = image + (uniform - middle) / self.config.quantisation
+            condition = condition + self.config.condition_noise * normal
             likelihood = likelihood - dimensions * math.log(self.config.quantisation)
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
@@ -295,16 +310,25 @@ class DeFlow(nn.Module):
         """Degrade clean images: encode, move every latent to the degraded domain, decode (DeFlow, eq. 11).
 
         ``image`` is (N, 3, H, W) in [0, 1] and the result has its shape, not clamped. ``temperature`` scales the
-        deviation of the drawn noise. With a ``generator`` (on the CPU) the draw repeats exactly; ``noise`` of
-        `draw_noise` gives the draw itself. Dequantisation noise is never added, so none is left over.
+        deviation of the drawn noise, which in the gain shift is filtered by ``grain``. With a ``generator`` (on the
+        CPU) the draw repeats exactly; ``noise`` of `draw_noise` gives the draw itself. Dequantisation noise is never
+        added, so none is left over.
         """
         noise = self.draw_noise(len(image), *image.shape[2:], generator=generator) if noise is None else noise
 
-        def moved(level, latent, context):
-            return self.shifts[level].transport(latent, noise[level].to(latent), context, temperature=temperature)
-
         features = self._features(condition, *image.shape[2:], twice=True)
-        translated = self._inverse(self._flow(image, features)[0], features, moved)
+        latents = self._flow(image, features)[0]
+
+        def drawn_at(temperature):
+            def moved(level, latent, context):
+                return self.shifts[level].transport(latent, noise[level].to(latent), context, temperature=temperature)
+
+            return self._inverse(latents, features, moved)
+
+        translated = drawn_at(temperature)
+        if self.grain is not None and self.grain.changes():
+            certain = drawn_at(0.0)
+            translated = certain + self.grain(translated - certain)
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
             translated = (translated - offset) / scale

@@ -9,7 +9,7 @@ Jolicoeur-Martineau, "The relativistic discriminator", 2018 (relativistic averag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,8 @@ from sr_utils.features import IMAGENET_MEAN, IMAGENET_STD
 from sr_utils.parameters import check_range
 from sr_utils.published_keys import esrgan_tensors
 from sr_utils.rrdb import RRDB
+
+Mean = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -164,16 +166,19 @@ class Discriminator(nn.Module):
         return self.last(self.smooth(x))
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Relativistic average loss of the discriminator (ESRGAN, eq. 1): real more realistic than fake."""
-    real = real_logits - fake_logits.mean()
-    fake = fake_logits - real_logits.mean()
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, mean: Mean = torch.mean) -> Tensor:
+    """Relativistic average loss of the discriminator (ESRGAN, eq. 1): real more realistic than fake.
+
+    ``mean`` is that of the whole batch; where processes share one, `processes.Processes.mean`.
+    """
+    real = real_logits - mean(fake_logits)
+    fake = fake_logits - mean(real_logits)
     return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
 
 
-def adversarial_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def adversarial_loss(real_logits: Tensor, fake_logits: Tensor, *, mean: Mean = torch.mean) -> Tensor:
     """The generator's side of the relativistic average loss (ESRGAN, eq. 2): the same with roles exchanged."""
-    return discriminator_loss(fake_logits, real_logits)
+    return discriminator_loss(fake_logits, real_logits, mean=mean)
 
 
 class PerceptualLoss(nn.Module):
@@ -202,12 +207,15 @@ class PerceptualLoss(nn.Module):
                 compared.append(x)
         return compared
 
-    def forward(self, restored: Tensor, reference: Tensor) -> Tensor:
-        """Scalar loss of images (N, 3, H, W) in [0, 1]; gradients reach ``restored`` only."""
+    def forward(self, restored: Tensor, reference: Tensor, *, mean: Mean = torch.mean) -> Tensor:
+        """Scalar loss of images (N, 3, H, W) in [0, 1]; gradients reach ``restored`` only.
+
+        ``mean`` is that of the whole batch, as in `discriminator_loss`.
+        """
         with torch.no_grad():
             targets = self._compared(reference)
         losses = [
-            weight * F.l1_loss(found, target) / target.abs().mean()
+            weight * F.l1_loss(found, target) / mean(target.abs())
             for weight, found, target in zip(
                 self.weights.values(), self._compared(restored), targets, strict=True
             )

@@ -26,14 +26,24 @@ class RedrawnPairs(PairSampler):
 
     Args:
         draw: must give the same input for the same two numbers, so that a training can be continued.
-        truths, patch, scale, seed: as for `PairSampler`.
+        truths, patch, scale, seed, names: as for `PairSampler`.
 
     Raises:
         UserError: as `PairSampler`.
     """
 
-    def __init__(self, draw: Draw, truths: Sequence[Tensor], patch: int, scale: int, *, seed: int) -> None:
-        super().__init__([[draw(index, 0)] for index in range(len(truths))], truths, patch, scale, seed=seed)
+    def __init__(
+        self,
+        draw: Draw,
+        truths: Sequence[Tensor],
+        patch: int,
+        scale: int,
+        *,
+        seed: int,
+        names: Sequence[str] = (),
+    ) -> None:
+        first = [[draw(index, 0)] for index in range(len(truths))]
+        super().__init__(first, truths, patch, scale, seed=seed, names=names)
         self.draw = draw
         self.numbers = torch.zeros(len(truths), dtype=torch.int64)
         self.seen = torch.zeros(len(truths), dtype=torch.float64)

@@ -8,11 +8,12 @@ import ast
 import fcntl
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
     """
     values = parse_values(settings, _DECLARED, where="the course")
     chosen = read_settings({"profile": profile} | values)
-    root = repository_root()
+    root, chosen = _workplace(repository_root(), chosen)
     state = root / ".snakemake"
     state.mkdir(exist_ok=True)
     with (state / "course.lock").open("w") as lock:
@@ -98,6 +99,33 @@ def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
         raise UserError(f"The course stopped before its end: see the message above, mend it and run again ({status}).")
     executed = (resolve(chosen.run_root) / "notebooks").glob("*.ipynb")
     return chosen.run_root, any(path.stat().st_mtime >= begun for path in executed)
+
+
+def _workplace(root: Path, settings: Settings) -> tuple[Path, Settings]:
+    """Where Snakemake works and keeps its notes: the repository, or a folder of links to it if that is read-only.
+
+    Raises
+    ------
+    UserError
+        the repository is read-only, and `run_root` cannot be written either.
+    """
+    if os.access(root, os.W_OK):
+        return root, settings
+    run_root, data_root = resolve(settings.run_root), resolve(settings.data_root)
+    place = run_root / ".course"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for path in root.iterdir():
+            link = place / path.name
+            if not path.name.startswith(".") and link.resolve() != path.resolve():
+                link.unlink(missing_ok=True)
+                link.symlink_to(path)
+    except OSError as error:
+        raise UserError(
+            f"The folder {root} is read-only and {run_root} cannot be written ({error.strerror}): "
+            "give run_root=... a folder elsewhere."
+        ) from error
+    return place, replace(settings, data_root=str(data_root), run_root=str(run_root))
 
 
 def modules_used(notebook: Path, package: Path) -> list[str]:

@@ -61,6 +61,20 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     return paths
 
 
+def images_by_stem(folder: str | os.PathLike) -> dict[str, Path]:
+    """The images of `list_images` by their name without its ending, in that order.
+
+    Raises:
+        UserError: as `list_images`, or two images differ in their ending only.
+    """
+    found: dict[str, Path] = {}
+    for path in list_images(folder):
+        other = found.setdefault(path.stem, path)
+        if other is not path:
+            raise UserError(f"{other} and {path} have one name: rename or remove one of them.")
+    return found
+
+
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) of an image as `load_image` would return it, from the file's header alone.
 

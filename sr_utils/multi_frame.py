@@ -34,8 +34,8 @@ from sr_utils.images import imresize
 from sr_utils.registration import moved_back
 from sr_utils.spectrum import transform_multiplications
 
-_DETAIL = 0.06
-"""Deviation of the detail that a first estimate of a photograph misses, in image units."""
+ROUNDING = 1 / 255 / 12**0.5
+"""Deviation of the error of rounding to 8 bits."""
 MARGIN = 8
 """Small pixels over which borders fade to the first estimate."""
 
@@ -66,21 +66,25 @@ def _fading(length: int) -> Tensor:
     return torch.cat((ramp, torch.ones(length - 2 * margin), ramp.flip(0)))
 
 
-def regularisation_for(noise: float) -> float:
-    """How strongly to regularise frames with white noise of this deviation, in image units."""
-    return 0.01 + (noise / _DETAIL) ** 2
+def _regularisation(residuals: Tensor, noise: float) -> float:
+    """Power of the noise over that of the detail that the first estimate misses, read off the frames."""
+    # The estimate has a share of each frame's noise, which the residual lacks.
+    shown = residuals.square().mean().item() - noise**2 * (1 - 1 / len(residuals))
+    # A frame shows about a quarter of the detail's power: the aperture damps it.
+    detail = max(4 * shown, (0.2 * noise) ** 2, 1e-8)
+    # The floor holds back what the aperture nearly blocks, which small errors of the model would blow up.
+    return 0.01 + noise**2 / detail
 
 
-def undo_aliasing(frames: Tensor, shifts: Tensor, scale: int = 2, *, regularisation: float = 0.01) -> Tensor:
+def undo_aliasing(frames: Tensor, shifts: Tensor, scale: int = 2, *, noise: float = ROUNDING) -> Tensor:
     """The large image (3, scale H, scale W) whose folded spectra are those of the frames (Tsai and Huang 1984).
 
     Parameters
     ----------
     frames: (K, 3, H, W); one or more.
     shifts: (K, 2), down and across, in small pixels.
-    regularisation: power of a frame's noise over that of the detail that the first estimate misses, see
-        `regularisation_for`. Frequencies that the frames determine badly, for want of frames or because their shifts
-        are alike, are held back.
+    noise: deviation of the noise of a frame, in image units. The noisier, and the smoother the scene, the more are
+        frequencies held back that the frames determine badly, for want of frames or because their shifts are alike.
     """
     first, residuals = _residuals(frames, shifts, scale)
     height, width = frames.shape[-2:]
@@ -94,7 +98,7 @@ def undo_aliasing(frames: Tensor, shifts: Tensor, scale: int = 2, *, regularisat
     normal = torch.einsum("kuac,kvbd->uvabcd", rows, columns).reshape(height, width, scale**2, scale**2)
     right = torch.einsum("kau,kbv,kiuv->uvabi", down.conj(), across.conj(), spectra)
     right = right.reshape(height, width, scale**2, -1)
-    ridge = regularisation / scale**2 * torch.eye(scale**2, dtype=normal.dtype)
+    ridge = _regularisation(residuals, noise) / scale**2 * torch.eye(scale**2, dtype=normal.dtype)
     found = torch.linalg.solve(normal + ridge, right)  # (H, W, scale², 3)
 
     spectrum = found.view(height, width, scale, scale, -1).permute(4, 2, 0, 3, 1)
@@ -153,7 +157,7 @@ def back_project_frames(
     scale: int = 2,
     *,
     weights: Tensor | None = None,
-    regularisation: float = 0.01,
+    noise: float = ROUNDING,
     iterations: int = 12,
 ) -> Tensor:
     """Correct the first estimate until every frame can be seen in it, each pixel as far as it is trusted.
@@ -165,7 +169,7 @@ def back_project_frames(
     ----------
     weights: how much each small pixel is trusted, (K, 1, H, W) or broadcast to it, for instance one over the noise's
         variance there; 1 everywhere when None. This freedom is what the frequency domain lacks.
-    regularisation: as of `undo_aliasing`, for pixels of weight 1.
+    noise: as of `undo_aliasing`, for pixels of weight 1.
     """
     height, width = frames.shape[-2:]
     trust = torch.ones_like(frames[:, :1]) if weights is None else weights.to(frames).expand(len(frames), 1, -1, -1)
@@ -174,31 +178,34 @@ def back_project_frames(
         for down, across in shifts.tolist()
     ]
     first = estimate = first_estimate(frames, shifts, scale, weights=trust)
-    total = regularisation + sum(rows.T @ each @ columns for (rows, columns), each in zip(looks, trust, strict=True))
+    shown = [frame - rows @ first @ columns.T for (rows, columns), frame in zip(looks, frames, strict=True)]
+    hold = _regularisation(torch.stack(shown) * (trust / trust.mean()).sqrt(), noise)
+    total = hold + sum(rows.T @ each @ columns for (rows, columns), each in zip(looks, trust, strict=True))
     for _ in range(iterations):
-        step = regularisation * (first - estimate)
+        step = hold * (first - estimate)
         for (rows, columns), frame, each in zip(looks, frames, trust, strict=True):
             step = step + rows.T @ (each * (frame - rows @ estimate @ columns.T)) @ columns
         estimate = estimate + step / total.clamp_min(1e-6)
     return estimate
 
 
-def agreement(frames: Tensor, shifts: Tensor, scale: int = 2, *, tolerance: float = 0.02) -> Tensor:
+def agreement(frames: Tensor, shifts: Tensor, scale: int = 2) -> Tensor:
     """Weights (K, 1, H, W): near 1 where a frame shows what the first one does, near 0 where something has moved.
 
-    Parameters
-    ----------
-    tolerance: deviation, in image units, from the moved enlargement of the first frame that halves the weight; it is
-        averaged over 5x5 pixels, so that noise and aliasing alone count little.
+    Frames are compared with the moved enlargement of the first one, over 5x5 pixels, so that noise and aliasing alone
+    count little. Where the squared difference is twice the usual one of these frames, the weight is one half.
     """
     first = imresize(frames[0], scale)
-    weights = []
+    differences = []
     for frame, (down, across) in zip(frames, shifts.tolist(), strict=True):
         rows, columns = (_looking(frame.shape[1], down, scale), _looking(frame.shape[2], across, scale))
-        difference = (frame - rows @ first @ columns.T).square().mean(0, keepdim=True)
-        average = F.avg_pool2d(difference[None], 5, stride=1, padding=2, count_include_pad=False)[0]
-        weights.append(1 / (1 + (average / tolerance**2).square()))
-    return torch.stack(weights)
+        square = (frame - rows @ first @ columns.T).square().mean(0, keepdim=True)
+        differences.append(F.avg_pool2d(square[None], 5, stride=1, padding=2, count_include_pad=False)[0])
+    found = torch.stack(differences)
+    # Of the other frames: the first differs from itself by next to nothing.
+    usual = found[1:].median() if len(found) > 1 else found.max()
+    # A steep fall: what has moved must not get in, and what has not should count in full.
+    return 1 / (1 + (found / (2 * usual).clamp_min(1e-12)) ** 4)
 
 
 def undo_aliasing_multiplications(frames: int, height: int, width: int, scale: int = 2) -> float:

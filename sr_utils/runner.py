@@ -1,6 +1,7 @@
 """Run one notebook headlessly: its parameters checked, its progress shown, its result whole or absent."""
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -63,7 +64,7 @@ def run_notebook(source: Path, settings: Sequence[str]) -> Path:
     unfinished.parent.mkdir(parents=True, exist_ok=True)
 
     begun = time.monotonic()
-    with _progress_lines(source.stem, cells=len(notebook.cells)) as (log, on_cell_start):
+    with _alone(unfinished), _progress_lines(source.stem, cells=len(notebook.cells)) as (log, on_cell_start):
         _execute(
             notebook,
             unfinished,
@@ -79,6 +80,19 @@ def run_notebook(source: Path, settings: Sequence[str]) -> Path:
     unfinished.unlink()
     print(f"{source.stem}: done in {_duration(time.monotonic() - begun)}", flush=True)
     return finished
+
+
+@contextlib.contextmanager
+def _alone(unfinished: Path) -> Iterator[None]:
+    """Hold a lock that dies with its process: after a kill, what it had started may still be at work for a moment."""
+    with unfinished.with_name(f".{unfinished.stem}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{unfinished.name} is being run into {unfinished.parent.parent} already: wait for its end."
+            ) from error
+        yield
 
 
 def _read(path: Path) -> nbformat.NotebookNode:

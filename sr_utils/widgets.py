@@ -22,9 +22,12 @@ from sr_utils.ablations import LEVELS, LatentWalk, view_map
 from sr_utils.classical_figures import burst_explorer
 from sr_utils.deflow import DeFlow
 from sr_utils.domain_maps import DOMAIN_MAPS
+from sr_utils.esrgan import RRDBNet, interpolated
 from sr_utils.figure_style import STYLE
 from sr_utils.gaussian_shift import PARAMETERS
 from sr_utils.images import crop_to_multiple, to_bytes
+from sr_utils.report import busiest_window, comparison_strip
+from sr_utils.sampling import restore_image
 from sr_utils.small_plots import plane_svg, stairs_svg
 from sr_utils.theory_figures import explorer
 
@@ -188,3 +191,29 @@ def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> ipywidgets
     page = several_answering(draw, controls)
     page.children = (ipywidgets.HBox([again]), *page.children)
     return page
+
+
+def mixture_widget(
+    first: RRDBNet, second: RRDBNet, low_resolution: Tensor, truth: Tensor, *, size: int = 96
+) -> ipywidgets.VBox:
+    """Every mixture of two networks of one shape (ESRGAN, section 3.4), on the liveliest crop of an image.
+
+    Parameters
+    ----------
+    first, second: the networks at 0 and at 1.
+    low_resolution, truth: an image (3, H, W) in [0, 1] and its ground truth, ``scale`` times larger.
+    size: side of the crop in pixels of ``low_resolution``.
+    """
+    size, scale = min(size, *low_resolution.shape[1:]), first.config.scale
+    top, left = busiest_window(low_resolution, size)
+    low = low_resolution[:, top : top + size, left : left + size]
+    high = truth[:, scale * top : scale * (top + size), scale * left : scale * (left + size)]
+    share = ipywidgets.FloatSlider(value=0.5, min=0.0, max=1.0, step=0.05, description="share of the second")
+
+    def draw(share: float) -> Figure:
+        restored = restore_image(interpolated(first, second, share), low)
+        scene = {"input": low, f"{1 - share:.2f} first + {share:.2f} second": restored, "ground truth": high}
+        return comparison_strip([scene], title="Between two networks")
+
+    share.style.description_width = "initial"
+    return answering({"share": share}, draw)

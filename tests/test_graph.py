@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,41 @@ def test_the_graph_refuses_an_unknown_setting():
     said, planned = plan("sed=1")
     assert not planned
     assert "did you mean 'seed'" in said
+
+
+READ_ONLY = """
+set -e
+mount --bind "$ROOT" "$ROOT"
+mount -o remount,bind,ro "$ROOT"
+cd "$ROOT"
+exec "$0" -c "
+import subprocess, sys
+from sr_utils import graph
+start = subprocess.Popen
+graph.subprocess.Popen = lambda command, **options: start([*command, '--dry-run'], **options)
+graph.run_course('smoke', sys.argv[1:])
+" "$@"
+"""
+
+
+def in_read_only_repository(*settings):
+    """What the course plans where the repository is mounted read-only."""
+    command = ["unshare", "--mount", "sh", "-c", READ_ONLY, sys.executable, *settings]
+    return subprocess.run(command, cwd="/", env=os.environ | {"ROOT": str(ROOT)}, capture_output=True, text=True)
+
+
+def may_mount():
+    try:
+        return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not may_mount(), reason="only root may mount a folder read-only")
+def test_a_read_only_repository_needs_a_run_root_elsewhere(tmp_path):
+    done = in_read_only_repository()
+    assert "is read-only and" in done.stderr and "give run_root=... a folder elsewhere" in done.stderr
+    done = in_read_only_repository(f"run_root={tmp_path / 'my run'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "my run" / ".course" / "notebooks").resolve() == ROOT / "notebooks"
+    assert (tmp_path / "my run" / ".course" / ".snakemake").is_dir()

@@ -99,7 +99,7 @@ def test_four_frames_hold_all_that_the_aperture_let_through():
     scene = torch.rand(3, 16, 16, generator=generator)
     smooth = torch.nn.functional.interpolate(scene[None], size=(64, 64), mode="bicubic")[0]
     frames = see(torch.cat((smooth, smooth.flip(-1)), -1), grid_shifts(2), 2)
-    large = undo_aliasing(frames, grid_shifts(2), regularisation=1e-8)
+    large = undo_aliasing(frames, grid_shifts(2), noise=1e-7)
     inside = (..., slice(20, -20), slice(20, -20))
     truth = torch.cat((smooth, smooth.flip(-1)), -1)
     assert decibels(large[inside], truth[inside]) > decibels(imresize(frames[0], 2)[inside], truth[inside]) + 8
@@ -108,7 +108,7 @@ def test_four_frames_hold_all_that_the_aperture_let_through():
 def test_more_frames_help_and_one_does_no_harm(photograph):
     burst = simulate_burst(photograph, random_shifts(8, seed=1), noise=0.02)
     gains = [
-        decibels(undo_aliasing(burst.frames[:count], burst.shifts[:count], regularisation=0.3), burst.truth)
+        decibels(undo_aliasing(burst.frames[:count], burst.shifts[:count], noise=0.02), burst.truth)
         for count in (1, 4, 8)
     ]
     assert gains[0] > decibels(imresize(burst.frames[0], 2), burst.truth) - 0.3

@@ -55,6 +55,7 @@ def test_every_notebook_runs_and_its_results_are_numbers(run_root):
         "deflow": {"deflow"},
         "sampling": set(),
         "esrgan": {"bicubic", "fine_tuned"},
+        "task2": {"bicubic", "esrgan_base", "esrgan_deflow"},
     }.items():
         content = read_json(run_root / "metrics" / f"{name}.json")
         assert {"profile", "seed", "commit", "device", "seconds"} <= set(content["provenance"])

@@ -49,7 +49,7 @@ def test_commands_exist(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"\bmake ([a-z]+)(?=[\s`,.]*(?:[A-Z]+=|#|`|\n))", text)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page} names make {target}"
-    for command in set(re.findall(r"-m sr_utils\.cli ([a-z-]+)", text)):
+    for command in set(re.findall(r"-m sr_utils\.cli ([a-z_-]+)", text)):
         done = subprocess.run([sys.executable, "-m", "sr_utils.cli", command, "--help"], cwd=ROOT, capture_output=True)
         assert done.returncode == 0, command
 

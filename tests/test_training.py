@@ -10,18 +10,11 @@ import torch
 from sr_utils.checkpoints import load_model
 from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.descent import Suspects, TrainingError, descend, learning_rate_at
 from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
 from sr_utils.profiles import PROFILES
-from sr_utils.training import (
-    DeFlowTraining,
-    ESRGANTraining,
-    TrainingError,
-    bfloat16_is_native,
-    learning_rate_at,
-    train_deflow,
-    train_esrgan,
-)
+from sr_utils.training import DeFlowTraining, ESRGANTraining, bfloat16_is_native, train_deflow, train_esrgan
 
 FLOW = DeFlowConfig(steps=2, hidden=8, features=8, encoder_blocks=1)
 DEFLOW = DeFlowTraining(steps=6, patch=16, batch=4)
@@ -114,7 +107,7 @@ def test_a_state_of_other_images_or_weights_is_refused(tmp_path):
     brighter = [*degraded[:-1], degraded[-1].clone()]
     brighter[-1][0, 0, 0] += 0.01
     for others in ((clean, brighter), (degraded, clean), (clean[:2], degraded)):
-        with pytest.raises(UserError, match="other images or starting weights; delete it to start again"):
+        with pytest.raises(UserError, match="other images or starting weights; delete state.safetensors and what is"):
             run(*others)
     with pytest.raises(UserError, match="other images or starting weights"):
         run(clean, degraded, seed=1)
@@ -127,13 +120,41 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
         run_deflow(replace(DEFLOW, batch=2), state_path=state)
 
 
-def test_a_value_that_is_not_finite_stops_with_its_step():
+def test_a_loss_that_is_not_finite_stops_with_its_step_file_and_layer():
     broken = smooth(3, 0)
-    for image in broken:
-        image[0, 0, :] = float("nan")
+    broken[1][0, 0, :] = float("nan")
     torch.manual_seed(0)
-    with pytest.raises(TrainingError, match="step 0"):
-        train_deflow(DeFlow(FLOW), broken, broken, replace(DEFLOW, patch=48, batch=8))
+    names = {"clean_names": ["a.png", "b.png", "c.png"]}
+    model = DeFlow(FLOW)
+    # One step on whole images first: a layer that sets itself by its first batch would be broken for all of them.
+    train_deflow(model, smooth(3, 0), smooth(3, 1), replace(DEFLOW, steps=1))
+    with pytest.raises(TrainingError, match=r"loss is nan at step 0: .* finite is flow\..*; .* cut from b\.png\. "):
+        train_deflow(model, broken, smooth(3, 1), replace(DEFLOW, patch=48, batch=8), **names)
+
+
+def test_a_weight_that_is_not_finite_is_found_by_its_layer():
+    torch.manual_seed(0)
+    network = RRDBNet(RRDBNetConfig(features=8, growth=4, blocks=1))
+    with torch.no_grad():
+        network.upsampled[1].weight[0, 0, 0, 0] = float("inf")
+    low = smooth(2, 0)
+    high = [torch.nn.functional.interpolate(image[None], scale_factor=2.0)[0] for image in low]
+    pairs = PairSampler([[image] for image in low], high, ESRGAN.patch, 2, seed=0, names=["a.png", "b.png"])
+    with pytest.raises(TrainingError, match=r"pixel loss is nan at step 0: .* finite is network\.upsampled\.1;.*\.png"):
+        train_esrgan(network, Discriminator(DiscriminatorConfig(features=4)), pairs, ESRGAN)
+
+
+def test_a_gradient_that_is_not_finite_stops_with_its_step_files_and_layer():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    network[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+    optimiser = torch.optim.Adam(network.parameters())
+    before = [value.clone() for value in network.parameters()]
+    suspects = Suspects({"net": network}, lambda: None, ["a.png", "b.png", "a.png"])
+    said = r"test gradient is \w+ at step 7: the gradient is not finite at net\.0\.weight; .* cut from a\.png, b\.png\."
+    with pytest.raises(TrainingError, match=said):
+        loss = network(torch.ones(3, 2)).mean()
+        descend(loss, optimiser, 1.0, rate=1e-3, step=7, what="test", suspects=suspects)
+    assert all(torch.equal(one, other) for one, other in zip(before, network.parameters(), strict=True))
 
 
 def test_images_smaller_than_the_patch_are_named():

@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from sr_utils.classical_figures import burst_explorer
+from sr_utils.esrgan import RRDBNet, RRDBNetConfig
+from sr_utils.report import comparison_strip
+from sr_utils.sampling import restore_image
 from sr_utils.theory_figures import explorer
-from sr_utils.widgets import SAMPLE_SIZES, burst_widget, flow_theory_widget, picture_bytes
+from sr_utils.widgets import SAMPLE_SIZES, burst_widget, flow_theory_widget, mixture_widget, picture_bytes
 
 
 def controls_of(container):
@@ -46,3 +49,13 @@ def test_a_burst_answers_to_frames_shift_error_and_noise():
         control.value = control.max
         assert picture.value != before, control.description
         control.value = start
+
+
+def test_the_ends_of_a_mixture_are_the_two_networks():
+    first, second = (RRDBNet(RRDBNetConfig(scale=2, features=8, growth=4, blocks=1)).eval() for _ in range(2))
+    low, truth = torch.rand(3, 24, 24), torch.rand(3, 48, 48)
+    widget = mixture_widget(first, second, low, truth)
+    for share, network, label in ((0.0, first, "1.00 first + 0.00 second"), (1.0, second, "0.00 first + 1.00 second")):
+        controls_of(widget)["share of the second"].value = share
+        scene = {"input": low, label: restore_image(network, low), "ground truth": truth}
+        assert widget.children[1].value == picture_bytes(comparison_strip([scene], title="Between two networks"))

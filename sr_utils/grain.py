@@ -1,0 +1,73 @@
+"""The grain of added noise: how its power is spread over spatial frequencies.
+
+A flow's latents are given noise one by one, as if what a camera adds to one had nothing to do with what it adds to
+its neighbours. In a learned wavelet transform that is not so: fine latents are what coarse ones do not predict, so
+noise in a coarse latent shows in the fine ones too. Drawn apart, the parts are right and the sum is not: its spectrum
+is too strong here and too weak there. One filter over the sum mends that::
+
+    y = y_0 + F * (y_1 - y_0)
+
+with y_0 the translation without anything drawn, y_1 the one with it, and F a filter of luma whose response depends on
+the distance from frequency zero; colour differences pass. `grain_calibration` measures it. The flow of the gain shift
+is linear given h, so y_1 - y_0 is the noise itself, wherever it is filtered.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+LUMA = (0.299, 0.587, 0.114)
+"""Luma of R, G, B (ITU-T T.871, section 7)."""
+PATCH = 16
+"""Side in pixels of the blocks whose cosine transform tells frequencies apart; index i has i / 32 cycles a pixel."""
+EDGES = (0.5, 2.0, 4.0, 6.0, 8.0, 11.0, 14.0, 22.0)
+"""Where bands of frequencies begin and end, as a distance of indices from zero."""
+BOUND = 1.6
+"""Largest logarithm of a gain, to either side."""
+
+
+def band_indices() -> Tensor:
+    """The band of each coefficient of a block, (16, 16); -1 for the mean, which is in none."""
+    index = torch.arange(PATCH)
+    distance = torch.hypot(index[:, None].double(), index[None].double())
+    return torch.bucketize(distance, torch.tensor(EDGES, dtype=torch.float64), right=True) - 1
+
+
+def band_frequencies() -> Tensor:
+    """Mean distance from frequency zero of the coefficients in each band, in cycles a pixel, (B,)."""
+    index, bands = torch.arange(PATCH), band_indices()
+    distance = torch.hypot(index[:, None].double(), index[None].double()) / (2 * PATCH)
+    return torch.stack([distance[bands == band].mean() for band in range(len(EDGES) - 1)]).float()
+
+
+class Grain(nn.Module):
+    """The filter F; at first the identity.
+
+    ``log_gain`` (B,): logarithm of the response in every band. Between the bands' mean frequencies it is interpolated.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("log_gain", torch.zeros(len(EDGES) - 1))
+
+    def changes(self) -> bool:
+        """Whether the filter is anything but the identity."""
+        return bool(self.log_gain.any())
+
+    def response(self, height: int, width: int) -> Tensor:
+        """The gain at each frequency of `torch.fft.rfft2` of maps of this size, (height, width // 2 + 1)."""
+        like = {"device": self.log_gain.device, "dtype": self.log_gain.dtype}
+        down, right = torch.fft.fftfreq(height, **like), torch.fft.rfftfreq(width, **like)
+        distance = torch.hypot(down[:, None], right[None])
+        nodes = band_frequencies().to(**like)
+        above = torch.bucketize(distance, nodes).clamp(1, len(nodes) - 1)
+        share = ((distance - nodes[above - 1]) / (nodes[above] - nodes[above - 1])).clamp(0, 1)
+        return torch.lerp(self.log_gain[above - 1], self.log_gain[above], share).exp()
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Filter noise (N, 3, H, W) in R, G, B; it is taken to go on periodically beyond its borders."""
+        luma = torch.einsum("j,njhw->nhw", noise.new_tensor(LUMA), noise)
+        change = self.response(*noise.shape[2:]) - 1
+        # The same change of R, G and B leaves their differences as they are.
+        return noise + torch.fft.irfft2(torch.fft.rfft2(luma) * change, s=noise.shape[2:]).unsqueeze(1)

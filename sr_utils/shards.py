@@ -1,0 +1,116 @@
+"""A large folder of images in shards: what one job does, and the settings of all of them; the graph is folder.smk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sr_utils.errors import UserError
+from sr_utils.files import read_json, write_json
+from sr_utils.images import images_by_stem
+from sr_utils.parameters import check_range, check_types, read_parameters, refuse_unknown
+
+TASKS = ("translate", "restore", "score")
+_DECLARED = read_parameters(
+    "task: str\nimages: str\noutput: str\nweights: str = ''\ntruths: str = ''\n"
+    "shard: int = 16\nseed: int = 0\ntemperature: float = 1.0"
+)
+
+
+def part_of(folder: Path, first: int, count: int | None) -> list[Path]:
+    """The images of a folder from number ``first`` on, ``count`` of them or all that are left.
+
+    Raises
+    ------
+    UserError: the folder has no such image, or two of one name.
+    """
+    paths = list(images_by_stem(folder).values())
+    check_range(f"{folder}, which holds {len(paths)} images,", least=0, largest=len(paths) - 1, first=first)
+    check_range("a part of a folder", least=1, count=len(paths) if count is None else count)
+    return paths[first:] if count is None else paths[first : first + count]
+
+
+def score_folder(images: Sequence[Path], truths: Path, output: Path) -> list[dict[str, Any]]:
+    """Score images against the ground truths of the same names, and write ``{"images": rows}`` to ``output``.
+
+    Raises
+    ------
+    UserError: a truth is missing, or of another size.
+    """
+    from sr_utils.evaluate import score
+    from sr_utils.images import load_image
+
+    known, rows = images_by_stem(truths), []
+    for path in images:
+        if path.stem not in known:
+            raise UserError(f"{path} has no ground truth called {path.stem}.* in {truths}: add it or remove the image.")
+        rows.append({"name": path.stem, **score(load_image(path), load_image(known[path.stem]))})
+    write_json(output, {"images": rows})
+    return rows
+
+
+def gather_scores(parts: Sequence[Path], output: Path, *, method: str) -> None:
+    """Put the files of `score_folder` together: every image's scores, and a row with their means."""
+    from sr_utils.evaluate import summarise
+
+    images = [row for part in parts for row in read_json(part)["images"]]
+    write_json(output, {"rows": [{"method": method, **summarise(images)}], "images": images})
+
+
+@dataclass(frozen=True)
+class FolderJob:
+    """The settings of folder.smk, checked."""
+
+    task: str
+    images: str
+    output: str
+    weights: str
+    truths: str
+    shard: int
+    """Images of one job."""
+    seed: int
+    temperature: float
+
+    def names(self) -> list[str]:
+        """The images, sorted by name."""
+        return [str(path) for path in images_by_stem(self.images).values()]
+
+    def firsts(self) -> list[int]:
+        """Number of the first image of every shard."""
+        return list(range(0, len(self.names()), self.shard))
+
+    def part(self, first: int) -> list[str]:
+        """The images of one shard."""
+        return self.names()[first : first + self.shard]
+
+
+def read_job(config: Mapping[str, Any]) -> FolderJob:
+    """Check the settings of folder.smk.
+
+    Raises
+    ------
+    UserError: a setting is unknown, missing, mistyped or out of range; a folder has braces in its name.
+    """
+    for name in config:
+        refuse_unknown(name, _DECLARED, what="setting of folder.smk")
+    texts = {name for name, parameter in _DECLARED.items() if parameter.kinds == ("str",)}
+    # A folder named by digits alone reaches us as a number.
+    given = {name: str(value) if name in texts else value for name, value in config.items()}
+    check_types(given, _DECLARED, where="folder.smk")
+    values = {name: parameter.default for name, parameter in _DECLARED.items()} | given
+    needed = ("task", "images", "output", "truths" if values["task"] == "score" else "weights")
+    for name in needed:
+        if not values[name]:
+            raise UserError(f"folder.smk needs {name}: add {name}=... behind --config.")
+    refuse_unknown(values["task"], TASKS, what="task")
+    check_range("folder.smk", least=1, shard=values["shard"])
+    _refuse_braces([*(values[name] for name in needed), *FolderJob(**values).names()])
+    return FolderJob(**values)
+
+
+def _refuse_braces(names: Sequence[str]) -> None:
+    for name in names:
+        if set("{}") & set(name):
+            raise UserError(f"{name} has braces in its name, which the graph cannot take: rename it.")

@@ -1,0 +1,99 @@
+"""The filter over added noise: what it passes, what it leaves alone, and how it is found again on plain cards."""
+
+import pytest
+import torch
+
+from sr_utils.checkpoints import load_model, save_model
+from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of
+from sr_utils.errors import UserError
+from sr_utils.grain import EDGES, LUMA, Grain, band_frequencies, band_indices
+from sr_utils.grain_calibration import band_powers, calibrate_grain
+from sr_utils.sampling import translate_image
+
+CONFIG = DeFlowConfig(steps=1, hidden=8, features=8, encoder_blocks=1, levels=2, shift="gain", coherence=1.0)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = DeFlow(CONFIG).eval()
+    for shift in model.shifts:
+        shift.log_noise.data.fill_(-6.0)
+    return model
+
+
+def test_the_untouched_filter_is_the_identity():
+    noise = torch.randn(2, 3, 24, 17, generator=torch.Generator().manual_seed(0))
+    assert not Grain().changes()
+    torch.testing.assert_close(Grain()(noise), noise, rtol=0, atol=1e-5)
+
+
+# The last band lies in the corners, where no upright wave is.
+@pytest.mark.parametrize("band", [0, 2, len(EDGES) - 3])
+def test_a_wave_of_luma_is_scaled_by_its_frequency(band):
+    grain, side = Grain(), 640
+    grain.log_gain.copy_(torch.linspace(-1, 1, len(grain.log_gain)))
+    cycles = round(band_frequencies()[band].item() * side)
+    wave = torch.sin(2 * torch.pi * cycles * torch.arange(side) / side).expand(1, 3, side, side)
+    torch.testing.assert_close(grain(wave), grain.log_gain[band].exp() * wave, rtol=0, atol=0.02)
+
+
+def test_colour_differences_pass():
+    grain = Grain()
+    grain.log_gain.copy_(torch.linspace(-1, 1, len(grain.log_gain)))
+    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    filtered = grain(noise)
+    torch.testing.assert_close(filtered[:, 0] - filtered[:, 1], noise[:, 0] - noise[:, 1], rtol=0, atol=1e-5)
+    grey = noise - torch.einsum("j,njhw->nhw", torch.tensor(LUMA), noise).unsqueeze(1)
+    torch.testing.assert_close(grain(grey), grey, rtol=0, atol=1e-5)
+
+
+def test_bands_cover_all_coefficients_but_the_mean():
+    bands = band_indices()
+    assert bands[0, 0] == -1 and (bands.flatten()[1:] >= 0).all() and bands.max() == len(EDGES) - 2
+    assert (band_frequencies().diff() > 0).all()
+
+
+def test_white_noise_has_the_same_power_in_every_band():
+    patches = torch.randn(4000, 1, 16, 16, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)
+    luma = band_powers(patches).mean(0)
+    torch.testing.assert_close(luma[1:], torch.ones(len(luma) - 1), rtol=0, atol=0.05)
+    # The plane takes nearly all of two of the lowest band's three coefficients, and of nothing else.
+    assert abs(luma[0] - 1 / 3) < 0.05
+
+
+def test_only_the_noise_is_filtered(model):
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    condition = condition_of(image, 8)
+    plain = model.translate(image, condition, generator=torch.Generator().manual_seed(2))
+    certain = model.translate(image, condition, generator=torch.Generator().manual_seed(2), temperature=0.0)
+    model.grain.log_gain.fill_(torch.log(torch.tensor(0.5)).item())
+    halved = model.translate(image, condition, generator=torch.Generator().manual_seed(2))
+    noise = plain - certain
+    expected = noise - 0.5 * torch.einsum("j,njhw->nhw", torch.tensor(LUMA), noise).unsqueeze(1)
+    torch.testing.assert_close(halved - certain, expected, rtol=0, atol=1e-5)
+
+
+def test_a_grain_is_found_again_from_its_images(model, tmp_path):
+    true = torch.tensor([0.3, 0.2, 0.1, 0.0, -0.1, -0.3, -0.6])
+    model.grain.log_gain.copy_(true)
+    shades = torch.linspace(0.3, 0.7, 12)
+    degraded = [translate_image(model, shade.expand(3, 64, 64).clone(), seed=i) for i, shade in enumerate(shades)]
+    model.grain.log_gain.zero_()
+    others = {name: value.clone() for name, value in model.state_dict().items() if name != "grain.log_gain"}
+    found = calibrate_grain(model, degraded, share=1.0, cards=12, seed=100)
+    # Shapes are compared, so what all bands share is not found; luma's power stays.
+    error = (model.grain.log_gain - true)[1:]
+    assert (error - error.mean()).abs().max() < 0.15
+    assert (found.after - found.real)[1:].abs().max() < 1 < (found.before - found.real).abs().max()
+    for name, value in others.items():
+        assert torch.equal(model.state_dict()[name], value), name
+    save_model(tmp_path / "model.safetensors", model, {})
+    assert torch.equal(load_model(tmp_path / "model.safetensors", DeFlow).grain.log_gain, model.grain.log_gain)
+
+
+def test_what_has_no_grain_is_refused(model):
+    with pytest.raises(UserError, match="'constant' has no grain to calibrate: train with shift='gain'"):
+        calibrate_grain(DeFlow(DeFlowConfig(steps=1, shift="constant")), [torch.rand(3, 32, 32)])
+    with pytest.raises(UserError, match="black or white: give images with some mid-tones"):
+        calibrate_grain(model, [torch.zeros(3, 32, 32)])
