@@ -44,9 +44,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     """Write tensors and texts as safetensors, aside and then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        # Not `save_file`: it makes a file that only its owner may read.
-        temporary.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, header))
+    # Not `save_file`: it makes a file that only its owner may read.
+    content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, header)
+    # The library writes the header's entries in an order that changes from run to run; equal weights give equal files.
+    end = 8 + int.from_bytes(content[:8], "little")
+    entries = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    entries += b" " * (-len(entries) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(len(entries).to_bytes(8, "little") + entries)
+        stream.write(memoryview(content)[end:])
 
 
 def save_model(path: str | Path, model: nn.Module, provenance: dict) -> Path:

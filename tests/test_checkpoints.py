@@ -31,6 +31,16 @@ def test_a_model_comes_back_as_it_was(tmp_path, model):
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_equal_weights_give_equal_files(tmp_path):
+    """In other processes too: the order of the header's entries is drawn anew in each."""
+    for name in ("a", "b", "c", "d", "e", "f"):
+        save_model(tmp_path / f"{name}.safetensors", MODELS[1], {})
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+    content = (tmp_path / "a.safetensors").read_bytes()
+    entries = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert list(entries) == sorted(entries) and list(entries["__metadata__"]) == ["architecture", "config"]
+
+
 def refused(path, model_class, *words):
     with pytest.raises(UserError) as caught:
         load_model(path, model_class)
@@ -81,7 +91,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(UserError, match="disk is full"):
         save_model(path, MODELS[1], {})
     assert path.read_bytes() == before
