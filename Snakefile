@@ -50,6 +50,7 @@ rule course:
         f"{EXECUTED}/06_task1_results.ipynb",
         f"{EXECUTED}/08_classical_baselines.ipynb",
         f"{EXECUTED}/07_task2_h_design.ipynb",
+        f"{EXECUTED}/09_hybrid_methods.ipynb",
         f"{EXECUTED}/10_solutions.ipynb",
         f"{RUN}/metrics/task1.json",
 
@@ -196,3 +197,15 @@ use rule notebook as solutions with:
         executed=f"{EXECUTED}/10_solutions.ipynb",
     params:
         code=code("10_solutions"),
+
+
+use rule notebook as hybrid_methods with:
+    input:
+        source=source("09_hybrid_methods"),
+        modules=modules("09_hybrid_methods"),
+        data=data("task1", "clean"),
+        base=checkpoints("base_refinement_*") + checkpoints("base_esrgan_*"),
+    output:
+        executed=f"{EXECUTED}/09_hybrid_methods.ipynb",
+    params:
+        code=code("09_hybrid_methods"),

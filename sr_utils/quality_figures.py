@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sr_utils.figure_style import INK, PALETTE, WIDTH, new_figure, styled
+from sr_utils.figure_style import CARD, INK, PALETTE, WIDTH, new_figure, styled
 
 Point = tuple[float, float]
 
@@ -59,6 +60,47 @@ def trade_off(
     axis.invert_yaxis()
     label_points(axis, points)
     axis.set(xlabel="PSNR, dB (right is better)", ylabel="LPIPS (up is better)")
+    return figure
+
+
+def on_front(points: Sequence[Sequence[float]]) -> list[bool]:
+    """Which points no other one beats: lower is better in every coordinate, and better in one is enough to beat."""
+    return [
+        not any(
+            all(theirs <= ours for theirs, ours in zip(other, point, strict=True)) and tuple(other) != tuple(point)
+            for other in points
+        )
+        for point in points
+    ]
+
+
+@styled
+def cost_planes(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
+    """PSNR and LPIPS of each method against its multiplications a pixel; better is up and to the left.
+
+    Methods that no other one beats in all three are filled; steps join those that none beats in the panel's two.
+
+    Parameters
+    ----------
+    rows: of a results file, with ``method``, ``psnr``, ``lpips`` and ``multiplications_per_pixel``.
+    """
+    figure, axes = new_figure(1, 2, title=title, height=WIDTH * 0.56)
+    costs = [row["multiplications_per_pixel"] for row in rows]
+    best = on_front([(cost, -row["psnr"], row["lpips"]) for cost, row in zip(costs, rows, strict=True)])
+    for axis, key, sign, label in zip(axes[0], ("psnr", "lpips"), (-1, 1), ("PSNR, dB", "LPIPS"), strict=True):
+        front = on_front([(cost, sign * row[key]) for cost, row in zip(costs, rows, strict=True)])
+        steps = sorted((cost, row[key]) for cost, row, there in zip(costs, rows, front, strict=True) if there)
+        axis.step(*zip(*steps, strict=True), where="post", color=PALETTE[4], zorder=1)
+        for index, (cost, row) in enumerate(zip(costs, rows, strict=True)):
+            colour = PALETTE[0] if best[index] else CARD
+            axis.scatter([cost], [row[key]], color=colour, edgecolor=PALETTE[0], s=64, linewidth=2, zorder=3)
+            axis.annotate(str(index + 1), (cost, row[key]), (6, 5), textcoords="offset points", fontsize=12)
+        axis.set(xscale="log", xlabel="multiplications per pixel", ylabel=label)
+        axis.margins(0.12)
+    axes[0][1].invert_yaxis()
+    names = [f"{index + 1} {row['method']}" for index, row in enumerate(rows)]
+    lines = [names[begin : begin + 4] for begin in range(0, len(names), 4)]
+    figure.supxlabel("\n".join("    ".join(line) for line in lines), fontsize=11)
     return figure
 
 
