@@ -10,7 +10,7 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test soak browser bench ladder peers classical design lint lab app html publish clean
+.PHONY: help setup report test soak browser bench ladder peers classical design hybrid lint lab app html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench     measure speed, memory, cost, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
+	@echo 'make hybrid    score refinement networks and generators of pairs, in quality and cost; an hour, can be interrupted'
 	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
 	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
 	@echo 'make sweep     run notebook 7 over a grid: ARGS="maps=mean_filter,median_filter strengths=0.5,1 seeds=0,1 profile=quick"'
@@ -84,6 +85,11 @@ sweep: $(READY)
 peers: $(READY)
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
 	@"$(VENV)" -m benchmarks.peers $(ARGS)
+
+hybrid: $(READY)
+	@"$(VENV)" -m benchmarks.shifts
+	@"$(VENV)" -m benchmarks.pair_generators
+	@"$(VENV)" -m benchmarks.hybrid $(ARGS)
 
 classical: $(READY)
 	@"$(VENV)" -m benchmarks.classical $(ARGS)

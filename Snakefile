@@ -44,10 +44,14 @@ def checkpoints(pattern):
 
 rule course:
     input:
+        f"{EXECUTED}/00_overview.ipynb",
         f"{EXECUTED}/01_flow_theory.ipynb",
         f"{EXECUTED}/02_dataset_creation.ipynb",
         f"{EXECUTED}/06_task1_results.ipynb",
+        f"{EXECUTED}/08_classical_baselines.ipynb",
         f"{EXECUTED}/07_task2_h_design.ipynb",
+        f"{EXECUTED}/09_hybrid_methods.ipynb",
+        f"{EXECUTED}/10_solutions.ipynb",
         f"{RUN}/metrics/task1.json",
 
 
@@ -62,6 +66,18 @@ rule notebook:
     shell:
         "{PYTHON:q} -m sr_utils.cli notebook {input.source:q} profile={params.profile:q} seed={params.seed:q} "
         "data_root={params.data_root:q} run_root={RUN:q}"
+
+
+# First to be read, last to be run: it shows what the others measured.
+use rule notebook as overview with:
+    input:
+        source=source("00_overview"),
+        modules=modules("00_overview"),
+        metrics=[f"{RUN}/metrics/task1.json", f"{RUN}/metrics/task2.json"],
+    output:
+        executed=f"{EXECUTED}/00_overview.ipynb",
+    params:
+        code=code("00_overview"),
 
 
 use rule notebook as flow_theory with:
@@ -156,3 +172,40 @@ use rule notebook as task2_h_design with:
         restored=directory(f"{RUN}/task2/restored"),
     params:
         code=code("07_task2_h_design"),
+
+
+use rule notebook as classical_baselines with:
+    input:
+        source=source("08_classical_baselines"),
+        modules=modules("08_classical_baselines"),
+        data=data("task1"),
+    output:
+        executed=f"{EXECUTED}/08_classical_baselines.ipynb",
+    params:
+        code=code("08_classical_baselines"),
+
+
+use rule notebook as solutions with:
+    input:
+        source=source("10_solutions"),
+        modules=modules("10_solutions"),
+        data=data("clean", "validation", "task1"),
+        base=checkpoints("base_esrgan_*") + checkpoints("base_discriminator*"),
+        deflow=f"{RUN}/deflow.safetensors",
+        weights=f"{RUN}/esrgan.safetensors",
+    output:
+        executed=f"{EXECUTED}/10_solutions.ipynb",
+    params:
+        code=code("10_solutions"),
+
+
+use rule notebook as hybrid_methods with:
+    input:
+        source=source("09_hybrid_methods"),
+        modules=modules("09_hybrid_methods"),
+        data=data("task1", "clean"),
+        base=checkpoints("base_refinement_*") + checkpoints("base_esrgan_*"),
+    output:
+        executed=f"{EXECUTED}/09_hybrid_methods.ipynb",
+    params:
+        code=code("09_hybrid_methods"),

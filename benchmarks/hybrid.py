@@ -2,11 +2,14 @@
 
 `python -m benchmarks.hybrid` writes figures/metrics/hybrid.json, which notebook 9 shows. Rows:
 
-- ``bicubic``, ``non_local_means``, ``shrunk_spectrum``: `hybrid.CLASSICAL`, without training. ``validation_psnr`` is
-  measured on photographs of data/validation that a `pair_generator` degraded; by it the best one was chosen.
+- ``bicubic``, ``non_local_means``, ``shrunk_spectrum``: `hybrid.CLASSICAL`, without training. The last is called the
+  best because it was so on every eighth of task 1's pairs. ``validation_psnr``, on the few photographs held out for
+  validation, degraded by a `pair_generator`, says how much that choice owes to the scenes.
 - ``refinement_bicubic``, ``refinement_best``, ``refinement_several``: the base refinement networks, fine-tuned with L1
   on the ladder's DeFlow pairs for as many steps as the ladder's ESRGANs.
-- ``refinement_best_gan``: the second one fine-tuned with the ladder's three losses instead.
+- ``refinement_best_classical_pairs``, ``refinement_best_patch_pairs``: the second one fine-tuned on the pairs of a
+  `pair_generator` instead, with noise drawn from its spectrum or cut out of the inputs.
+- ``refinement_best_gan``: fine-tuned with the ladder's three losses.
 - ``esrgan_classical_pairs``, ``esrgan_classical_patches``: the ladder's ESRGAN on a classical generator's pairs.
 - ``esrgan_deflow``: the row of figures/metrics/ladder.json.
 
@@ -52,7 +55,8 @@ from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 from sr_utils.training import train_esrgan
 
-GAN = "_gan"
+GAN, CLASSICAL_PAIRS, PATCH_PAIRS = "_gan", "_classical_pairs", "_patch_pairs"
+"""Endings of the refinement networks' rows; without one, they learn with L1 from DeFlow's pairs."""
 RATE = 2e-4
 """Learning rate of the fine-tuning with L1."""
 
@@ -66,7 +70,9 @@ class Hybrid:
     methods: Sequence[str] = (
         *CLASSICAL,
         *REFINEMENTS,
-        "refinement_best_gan",
+        f"refinement_best{CLASSICAL_PAIRS}",
+        f"refinement_best{PATCH_PAIRS}",
+        f"refinement_best{GAN}",
         "esrgan_classical_pairs",
         "esrgan_deflow",
     )
@@ -95,23 +101,31 @@ class Hybrid:
         return resolve(self.states) / f"{method}_{self.profile}_{self.seed}{ending}"
 
 
+def source_of(method: str) -> str:
+    """Which of the ladder's sources makes the pairs that a refinement network is fine-tuned on."""
+    if method.endswith(CLASSICAL_PAIRS):
+        return "esrgan_classical_pairs"
+    return "esrgan_classical_patches" if method.endswith(PATCH_PAIRS) else "esrgan_deflow"
+
+
 @functools.cache
-def deflow_inputs(options: Hybrid) -> list[list[Tensor]]:
-    """The ladder's inputs for each training photograph, degraded by DeFlow."""
-    data = open_data_root(resolve(options.data_root))
-    degrade = degradation("esrgan_deflow", data, options.rungs())
+def ladder_inputs(source: str, data_root: Path, shifts: Path, profile: str) -> list[list[Tensor]]:
+    """The ladder's inputs for each training photograph, degraded by one of its sources."""
+    data = open_data_root(resolve(data_root))
+    degrade = degradation(source, data, Ladder(data_root=data_root, shifts=shifts))
     return [
-        [quantize(degrade(image, 1000 * draw + index)) for draw in range(PROFILES[options.profile].draws)]
+        [quantize(degrade(image, 1000 * draw + index)) for draw in range(PROFILES[profile].draws)]
         for index, image in enumerate(clean_at_input_size(data.train, data.scale))
     ]
 
 
 def fine_tuned(method: str, data: DataRoot, options: Hybrid) -> RefinementNetwork:
-    """A base refinement network after the ladder's budget on the ladder's DeFlow pairs."""
+    """A base refinement network after the ladder's budget on the ladder's pairs."""
     path = options.state(method, "_network.safetensors")
     if path.is_file():
         return load_model(path, RefinementNetwork)
-    network = load_model(resolve(f"checkpoints/base_{method.removesuffix(GAN)}.safetensors"), RefinementNetwork)
+    name = functools.reduce(str.removesuffix, (GAN, CLASSICAL_PAIRS, PATCH_PAIRS), method)
+    network = load_model(resolve(f"checkpoints/base_{name}.safetensors"), RefinementNetwork)
     discriminator = load_model(resolve("checkpoints/base_discriminator.safetensors"), Discriminator)
     training = PROFILES[options.profile].esrgan_training
     training = replace(training, patch=data.scale * training.patch, seed=options.seed)
@@ -119,9 +133,8 @@ def fine_tuned(method: str, data: DataRoot, options: Hybrid) -> RefinementNetwor
         steps = training.pixel_steps + training.gan_steps
         training = replace(training, pixel_steps=steps, gan_steps=0, learning_rate=RATE)
     truths = [crop_to_multiple(image, data.scale) for image in load_images(data.train)]
-    stacks = [
-        [classical_results(low, data.scale, network.config.inputs) for low in draws] for draws in deflow_inputs(options)
-    ]
+    inputs = ladder_inputs(source_of(method), options.data_root, options.shifts, options.profile)
+    stacks = [[classical_results(low, data.scale, network.config.inputs) for low in draws] for draws in inputs]
     samples = PairSampler(stacks, truths, training.patch, 1, seed=options.seed)
     train_esrgan(network, discriminator, samples, training, state_path=options.state(method, ".safetensors"))
     network.to(memory_format=torch.contiguous_format)

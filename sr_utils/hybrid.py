@@ -18,15 +18,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_utils import spatial
+from sr_utils.classical import noise_level
 from sr_utils.errors import UserError
-from sr_utils.images import imresize, quantize, to_bytes
-from sr_utils.noise_model import fit_noise_model
+from sr_utils.images import imresize, quantize
 from sr_utils.spectral_shrinkage import shrink, shrink_multiplications
 
 SLOPE = 0.2
@@ -42,11 +41,7 @@ def bicubic(low: Tensor, scale: int) -> Tensor:
 
 def non_local_means(low: Tensor, scale: int) -> Tensor:
     """In space: each pixel averaged with those whose surroundings look alike (OpenCV), then bicubic."""
-    strength = 255 * fit_noise_model([low], multiplicative=False).additive
-    # OpenCV takes BGR; its luma and chroma are filtered apart.
-    pixels = to_bytes(low).permute(1, 2, 0).numpy()[..., ::-1].copy()
-    clean = cv2.fastNlMeansDenoisingColored(pixels, None, strength, strength, 7, 21)
-    return bicubic(torch.from_numpy(np.ascontiguousarray(clean[..., ::-1])).permute(2, 0, 1).float() / 255, scale)
+    return bicubic(spatial.non_local_means(low, noise=noise_level(low)), scale)
 
 
 def shrunk_spectrum(low: Tensor, scale: int) -> Tensor:

@@ -32,6 +32,8 @@ class Profile:
     """How many patches are translated to see whether all are finite."""
     toy_steps: int
     """How long the flows of one and two pixels are trained (notebook 1)."""
+    exercise_steps: int
+    """How long a solution to an exercise trains (notebook 10)."""
     cell_timeout: int
     """Seconds after which a notebook cell counts as hung."""
     from_base: bool = True
@@ -59,6 +61,7 @@ _PROFILES = (
         classifier_steps=5,
         stability_patches=20,
         toy_steps=600,
+        exercise_steps=2,
         cell_timeout=600,
         from_base=False,
     ),
@@ -83,6 +86,7 @@ _PROFILES = (
         classifier_steps=100,
         stability_patches=1000,
         toy_steps=1000,
+        exercise_steps=4,
         cell_timeout=3600,
     ),
     Profile(
@@ -101,6 +105,7 @@ _PROFILES = (
         classifier_steps=400,
         stability_patches=10_000,
         toy_steps=3000,
+        exercise_steps=24,
         cell_timeout=48 * 3600,
     ),
     Profile(
@@ -119,6 +124,7 @@ _PROFILES = (
         classifier_steps=400,
         stability_patches=10_000,
         toy_steps=3000,
+        exercise_steps=24,
         cell_timeout=7 * 24 * 3600,
         from_base=False,
         needs_cuda=True,

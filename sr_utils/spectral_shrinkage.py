@@ -33,8 +33,8 @@ THRESHOLD = 2.8
 STEP = 2
 """Pixels from one block to the next. 1 gains a tenth of a decibel and takes four times as long."""
 
-_COLOURS = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
-_COLOURS = _COLOURS / _COLOURS.norm(dim=1, keepdim=True)
+COLOURS = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+COLOURS = COLOURS / COLOURS.norm(dim=1, keepdim=True)
 """Orthonormal: brightness, red against blue, green against both."""
 
 
@@ -46,7 +46,7 @@ def _kernels() -> Tensor:
 
 def _spectra(images: Tensor, step: int) -> Tensor:
     """Coefficients of all blocks of images (N, 3, H, W) in the three colour directions: (N, 3, 64, rows, columns)."""
-    turned = torch.einsum("ij,njhw->nihw", _COLOURS, images)
+    turned = torch.einsum("ij,njhw->nihw", COLOURS, images)
     spectra = F.conv2d(turned.flatten(0, 1)[:, None], _kernels(), stride=step)
     return spectra.unflatten(0, turned.shape[:2])
 
@@ -90,7 +90,7 @@ def shrink(image: Tensor, powers: Tensor | None = None, *, threshold: float = TH
     # Thresholding zeroes; summing puts every block back where it came from.
     summed = F.conv_transpose2d(spectra * kept * weight, _kernels(), stride=step)
     weights = F.conv_transpose2d(weight, torch.ones(1, 1, BLOCK, BLOCK), stride=step)
-    clean = torch.einsum("ji,jhw->ihw", _COLOURS, (summed / weights)[:, 0])
+    clean = torch.einsum("ji,jhw->ihw", COLOURS, (summed / weights)[:, 0])
     return clean[:, edge : edge + height, edge : edge + width].clamp(0, 1)
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PATIENCE = 180_000
+"""Milliseconds that a page may take on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,7 @@ def test_figures_are_legible_on_dark_pages(book):
 def open_page(context, address):
     """A loaded page, equations drawn, and everything that went wrong on the way."""
     page, trouble = context.new_page(), []
+    page.set_default_timeout(PATIENCE)
     local = ("file:", "data:", "blob:")
     page.on("requestfailed", lambda request: trouble.append(f"failed: {request.url}"))
     page.on("request", lambda request: request.url.startswith(local) or trouble.append(request.url))

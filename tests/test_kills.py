@@ -16,10 +16,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import safe_open
 
-from sr_utils.images import load_image, save_image
+from sr_utils.images import load_image
 from tests import kills
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,10 +105,9 @@ def test_many_kills_lose_nothing(forked, start, tmp_path, work):
     interrupt(forked, work, start, tmp_path, KILLS[work], seed=2)
 
 
-def course(data: Path, run_root: Path) -> subprocess.Popen:
-    """The whole course in a process group of its own."""
-    settings = [f"data_root={data}", f"run_root={run_root}"]
-    command = [sys.executable, "-m", "sr_utils.cli", "report", "--profile", "smoke", *settings]
+def course(run_root: Path) -> subprocess.Popen:
+    """The whole course on the embedded images, in a process group of its own."""
+    command = [sys.executable, "-m", "sr_utils.cli", "report", "--profile", "smoke", f"run_root={run_root}"]
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
@@ -131,15 +129,10 @@ def results(run_root: Path) -> dict[str, object]:
 @pytest.mark.soak
 def test_a_report_that_is_killed_again_and_again_ends_the_same(tmp_path):
     """All processes of a report are killed after a random time, ten times over; then it is left to finish."""
-    generator = torch.Generator().manual_seed(0)
-    for part, side in (("clean", 192), ("task1/Input", 96), ("task1/GroundTruth", 192), ("task2", 96)):
-        for index in range(5):
-            image = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 24, generator=generator), size=(side, side))[0]
-            save_image(image, tmp_path / "data" / part / f"{index}.png")
-    assert course(tmp_path / "data", tmp_path / "whole").wait() == 0
+    assert course(tmp_path / "whole").wait() == 0
     moments, killed = random.Random(3), 0
     while killed < REPORT_KILLS:
-        process = course(tmp_path / "data", tmp_path / "killed")
+        process = course(tmp_path / "killed")
         try:
             process.wait(moments.uniform(2, 45))
         except subprocess.TimeoutExpired:
@@ -150,5 +143,5 @@ def test_a_report_that_is_killed_again_and_again_ends_the_same(tmp_path):
         else:
             assert process.returncode == 0
             shutil.rmtree(tmp_path / "killed")
-    assert course(tmp_path / "data", tmp_path / "killed").wait() == 0
+    assert course(tmp_path / "killed").wait() == 0
     assert results(tmp_path / "killed") == results(tmp_path / "whole")

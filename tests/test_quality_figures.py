@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from sr_utils.quality_figures import share_bars, trade_off
+from sr_utils.quality_figures import cost_planes, on_front, share_bars, trade_off
 
 POINTS = {"plain": (27.0, 0.6), "ours": (28.5, 0.33), "close": (28.51, 0.331), "oracle": (29.0, 0.3)}
 
@@ -35,4 +35,28 @@ def test_shares_are_bars_of_their_length_with_the_goal_ruled():
     widths = sorted(round(bar.get_width(), 3) for bar in figure.axes[0].patches)
     assert widths == [-0.1, 0.5, 0.8, 1.2]
     assert [label.get_text() for label in figure.axes[0].get_legend().get_texts()] == ["goal, 0.8", "PSNR", "LPIPS"]
+    figure.savefig(io.BytesIO())
+
+
+def test_the_front_is_what_none_beats():
+    assert on_front([(1, 5), (2, 3), (3, 4), (2, 3), (4, 1)]) == [True, True, False, True, True]
+
+
+@pytest.mark.filterwarnings("error")
+def test_methods_on_the_front_are_filled_and_all_are_named():
+    rows = [
+        {"method": name, "psnr": psnr, "lpips": lpips, "multiplications_per_pixel": cost}
+        for name, psnr, lpips, cost in (("a", 27.0, 0.6, 20), ("b", 29.0, 0.4, 1e4), ("c", 28.0, 0.5, 1e5))
+    ]
+    figure = cost_planes(rows, title="Heading")
+    left, right = figure.axes
+    for axis, key in ((left, "psnr"), (right, "lpips")):
+        dots = [dot for dot in axis.collections if len(dot.get_offsets()) == 1]
+        assert [tuple(dot.get_offsets()[0]) for dot in dots] == [
+            (row["multiplications_per_pixel"], row[key]) for row in rows
+        ]
+        filled = [tuple(dot.get_facecolor()[0]) == tuple(dot.get_edgecolor()[0]) for dot in dots]
+        assert filled == [True, True, False]
+    assert right.yaxis_inverted() and not left.yaxis_inverted()
+    assert figure.get_supxlabel() == "1 a    2 b    3 c"
     figure.savefig(io.BytesIO())
