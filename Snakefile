@@ -48,6 +48,7 @@ rule course:
         f"{EXECUTED}/01_flow_theory.ipynb",
         f"{EXECUTED}/02_dataset_creation.ipynb",
         f"{EXECUTED}/06_task1_results.ipynb",
+        f"{EXECUTED}/08_classical_baselines.ipynb",
         f"{EXECUTED}/07_task2_h_design.ipynb",
         f"{EXECUTED}/09_hybrid_methods.ipynb",
         f"{EXECUTED}/10_solutions.ipynb",
@@ -171,6 +172,17 @@ use rule notebook as task2_h_design with:
         restored=directory(f"{RUN}/task2/restored"),
     params:
         code=code("07_task2_h_design"),
+
+
+use rule notebook as classical_baselines with:
+    input:
+        source=source("08_classical_baselines"),
+        modules=modules("08_classical_baselines"),
+        data=data("task1"),
+    output:
+        executed=f"{EXECUTED}/08_classical_baselines.ipynb",
+    params:
+        code=code("08_classical_baselines"),
 
 
 use rule notebook as solutions with:

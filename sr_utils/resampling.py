@@ -42,7 +42,7 @@ class Kernel:
     @property
     def taps(self) -> int:
         """How many samples contribute to a value between them."""
-        return max(1, 2 * self.radius)
+        return int((self.weight(np.arange(-self.radius, self.radius) + 0.75) != 0).sum())
 
 
 def _box(distance: np.ndarray) -> np.ndarray:
