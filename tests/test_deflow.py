@@ -246,7 +246,7 @@ def test_degraded_samples_have_the_contrast_of_the_degraded_scenes():
 def test_only_the_finest_details_are_drawn_afresh():
     model = DeFlow(replace(SMALL, shift="gain", coherence=0.3))
     assert [shift.coherence for shift in model.shifts] == [0.3] + [1.0] * (len(model.shifts) - 1)
-    with pytest.raises(UserError, match="coherence=1.5 is no share: give a number from 0 to 1"):
+    with pytest.raises(UserError, match="coherence=1.5 of DeFlowConfig must be a number from 0 to 1"):
         replace(SMALL, coherence=1.5)
 
 

@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
 from sr_utils import evaluate
-from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig
+from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
 from sr_utils.errors import UserError
 from sr_utils.evaluate import SCORES, score, score_method, score_pairs, summarise, write_metrics
 from sr_utils.files import checksum
@@ -185,6 +185,9 @@ class Brightness(nn.Module):
     def __init__(self):
         super().__init__()
         self.offset = nn.Parameter(torch.zeros(1))
+
+    def condition(self, image):
+        return condition_of(image, self.config.condition_factor)
 
     def forward(self, image, condition, domain, *, noise):
         assert noise and condition.shape[2:] == (image.shape[2] // 8, image.shape[3] // 8)

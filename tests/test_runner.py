@@ -53,7 +53,7 @@ def test_a_notebook_runs_whole(write, tmp_path, capsys, monkeypatch):
         "0.001",
     ]
     assert "image/png" in code[4].outputs[-1].data
-    assert not list((run / "failed").iterdir())
+    assert not list((run / "failed").glob("*.ipynb"))
     said = capsys.readouterr().out
     assert "01_x: started" in said and "01_x: counting: 0/2" in said and "01_x: done in" in said
 
