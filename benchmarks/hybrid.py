@@ -5,8 +5,9 @@
 - ``bicubic``, ``non_local_means``, ``shrunk_spectrum``: `hybrid.CLASSICAL`, without training. The last is called the
   best because it was so on every eighth of task 1's pairs. ``validation_psnr``, on the few photographs held out for
   validation, degraded by a `pair_generator`, says how much that choice owes to the scenes.
-- ``refinement_bicubic``, ``refinement_best``, ``refinement_several``: the base refinement networks, fine-tuned with L1
-  on the ladder's DeFlow pairs for as many steps as the ladder's ESRGANs.
+- ``refinement_best``, ``refinement_several``: the base refinement networks, fine-tuned with L1 on the ladder's DeFlow
+  pairs for as many steps as the ladder's ESRGANs. ``refinement_bicubic``, over plain enlargement, can be asked for once
+  its base weights are trained (``sr_utils.cli base refinement_bicubic``).
 - ``refinement_best_classical_pairs``, ``refinement_best_patch_pairs``: the second one fine-tuned on the pairs of a
   `pair_generator` instead, with noise drawn from its spectrum or cut out of the inputs.
 - ``refinement_best_gan``: fine-tuned with the ladder's three losses.
@@ -43,7 +44,6 @@ from sr_utils.evaluate import parameter_count, score, score_method, summarise, w
 from sr_utils.files import read_json, write_json
 from sr_utils.hybrid import (
     CLASSICAL,
-    REFINEMENTS,
     RefinementNetwork,
     classical_multiplications,
     classical_results,
@@ -69,7 +69,8 @@ class Hybrid:
 
     methods: Sequence[str] = (
         *CLASSICAL,
-        *REFINEMENTS,
+        "refinement_best",
+        "refinement_several",
         f"refinement_best{CLASSICAL_PAIRS}",
         f"refinement_best{PATCH_PAIRS}",
         f"refinement_best{GAN}",

@@ -13,7 +13,7 @@ from sr_utils.checkpoints import save_model
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.datasets import open_data_root
 from sr_utils.files import write_json
-from sr_utils.hybrid import CLASSICAL, RefinementConfig, RefinementNetwork, classical_multiplications
+from sr_utils.hybrid import CLASSICAL, REFINEMENTS, RefinementConfig, RefinementNetwork, classical_multiplications
 from sr_utils.images import save_image
 from sr_utils.repository import repository_root
 
@@ -61,7 +61,7 @@ def test_rows_have_what_is_read_from_them_and_are_kept(options, monkeypatch):
 def test_a_refinement_network_costs_no_more_than_a_fifth_of_the_esrgan(name, options):
     data = open_data_root(options.data_root)
     path = options.state(name, "_network.safetensors")
-    save_model(path, RefinementNetwork(benchmark.REFINEMENTS[name]), {})
+    save_model(path, RefinementNetwork(REFINEMENTS[name]), {})
     costs = [benchmark.restorer(method, data, options)[1] for method in (name, "esrgan_deflow")]
     assert costs[0]["multiplications_per_pixel"] <= costs[1]["multiplications_per_pixel"] / 5
     assert costs[1]["parameters"] == 1_121_347
@@ -91,7 +91,7 @@ def test_generators_are_measured_once(options, monkeypatch):
 
 
 def test_base_weights_of_the_refinement_networks_fit_their_settings():
-    for name, config in benchmark.REFINEMENTS.items():
+    for name, config in REFINEMENTS.items():
         path = repository_root() / "checkpoints" / f"base_{name}.safetensors"
         if path.is_file():
             loaded = benchmark.load_model(path, RefinementNetwork).config
