@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sr_utils.ablations import MapView
 from sr_utils.figure_style import INK, PALETTE, RULE, WIDTH, draw_image, new_figure, styled
-from sr_utils.quality_figures import label_points
 
 Row = Mapping[str, Any]
 
@@ -78,7 +77,13 @@ def map_plane(
         axis.axvline(floor, color=PALETTE[1], linestyle="--", label="floor: labels by coin")
         axis.legend(loc="lower left")
     axis.margins(x=0.1, y=0.12)
-    label_points(axis, dict(zip(names, zip(x, y, strict=True), strict=True)), size=10)
+    # Numbers at the points and their names beside the plane: a dozen names would lie on one another.
+    for number, (across, up) in enumerate(zip(x, y, strict=True), start=1):
+        offset = (7, 5) if number % 2 else (-7, -14)
+        axis.annotate(str(number), (across, up), xytext=offset, textcoords="offset points", ha="center", fontsize=11)
+    key = "\n".join(f"{number}  {name}" for number, name in enumerate(names, start=1))
+    figure.text(0.775, 0.5, key, ha="left", va="center", fontsize=11, linespacing=1.5)
+    figure.get_layout_engine().set(rect=(0, 0, 0.74, 1))
     axis.set(xlabel="leakage: area under the curve, 0.5 hides all", ylabel="content kept: PSNR of a decoder, dB")
     return figure
 

@@ -40,8 +40,9 @@ def test_rank_correlation_of_known_orders():
 
 def test_figures_name_every_map():
     figure = map_plane(rows(), marked="median_filter", title="Plane")
-    texts = {text.get_text() for text in figure.axes[0].texts}
-    assert texts == {"bicubic noise", "median filter", "min max pool (14.5 dB)"}
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2", "3"]
+    key = figure.texts[-1].get_text().splitlines()
+    assert key == ["1  bicubic noise", "2  median filter", "3  min max pool (14.5 dB)"]
     panels = predictors(
         rows(), keys={"leakage_auc": "x", "content_psnr": "y"}, target="restoration_lpips", target_label="z", title="t"
     )
