@@ -44,6 +44,8 @@ def test_a_notebook_as_committed_is_fit_to_read(path):
                 assert not re.search(r"(?<![\w.])/(?:work|root|home|tmp)/", str(output.get("text", "")))
 
 
+# Its fixture runs the whole course.
+@pytest.mark.timeout(1800)
 def test_every_notebook_runs_and_its_results_are_numbers(run_root):
     for path in NOTEBOOKS:
         executed = nbformat.read(run_root / "notebooks" / path.name, as_version=4)
