@@ -55,10 +55,10 @@ def quantisation_steps(quality: int) -> Tensor:
     return ((torch.tensor(_LUMINANCE) * percent + 50) // 100).clamp(1, 255).double()
 
 
-def cosine_basis() -> Tensor:
-    """The orthonormal cosine transform of 8 values as a matrix (8, 8), double; each row is one frequency."""
-    place = torch.arange(BLOCK, dtype=torch.float64)
-    basis = torch.cos(math.pi * place[:, None] * (place + 0.5) / BLOCK) * (2 / BLOCK) ** 0.5
+def cosine_basis(size: int = BLOCK) -> Tensor:
+    """The orthonormal cosine transform of ``size`` values as a square matrix, double; each row is one frequency."""
+    place = torch.arange(size, dtype=torch.float64)
+    basis = torch.cos(math.pi * place[:, None] * (place + 0.5) / size) * (2 / size) ** 0.5
     basis[0] /= 2**0.5
     return basis
 

@@ -27,17 +27,20 @@ BOUND = 1.6
 """Largest logarithm of a gain, to either side."""
 
 
+def _distances() -> Tensor:
+    """How far each coefficient of a block is from the mean, in indices, (16, 16)."""
+    index = torch.arange(PATCH, dtype=torch.float64)
+    return torch.hypot(index[:, None], index[None])
+
+
 def band_indices() -> Tensor:
     """The band of each coefficient of a block, (16, 16); -1 for the mean, which is in none."""
-    index = torch.arange(PATCH)
-    distance = torch.hypot(index[:, None].double(), index[None].double())
-    return torch.bucketize(distance, torch.tensor(EDGES, dtype=torch.float64), right=True) - 1
+    return torch.bucketize(_distances(), torch.tensor(EDGES, dtype=torch.float64), right=True) - 1
 
 
 def band_frequencies() -> Tensor:
     """Mean distance from frequency zero of the coefficients in each band, in cycles a pixel, (B,)."""
-    index, bands = torch.arange(PATCH), band_indices()
-    distance = torch.hypot(index[:, None].double(), index[None].double()) / (2 * PATCH)
+    distance, bands = _distances() / (2 * PATCH), band_indices()
     return torch.stack([distance[bands == band].mean() for band in range(len(EDGES) - 1)]).float()
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sr_utils.compression import cosine_basis
 from sr_utils.deflow import DeFlow
 from sr_utils.errors import UserError
 from sr_utils.fidelity import flat_places, to_patches, without_plane
@@ -48,9 +49,7 @@ class GrainCalibration:
 
 def band_powers(patches: Tensor) -> Tensor:
     """Mean power of luma in every band, planes removed: (P, 3, 16, 16) to (P, B)."""
-    index = torch.arange(PATCH, dtype=patches.dtype)
-    cosine = torch.cos(torch.pi * (index[None] + 0.5) * index[:, None] / PATCH) * (2 / PATCH) ** 0.5
-    cosine[0] /= 2**0.5
+    cosine = cosine_basis(PATCH).to(patches.dtype)
     luma = torch.einsum("j,pjhw->phw", patches.new_tensor(LUMA), without_plane(patches))
     power, bands = (cosine @ luma @ cosine.T).square(), band_indices()
     return torch.stack([power[:, bands == band].mean(1) for band in range(len(EDGES) - 1)], dim=1)
