@@ -119,7 +119,7 @@ class LatentWalk:
         """The image (3, H, W), clamped, whose latents have gone ``share`` of the way to those of a degraded draw.
 
         ``seed`` chooses the draw, ``temperature`` scales its chance; of ``levels`` only those latents move. Share 0 is
-        the clean image itself, and 1 with all levels is `DeFlow.translate`.
+        the clean image itself, and 1 with all levels is `DeFlow.translate` before its noise is filtered by ``grain``.
 
         Raises
         ------
