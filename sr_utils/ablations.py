@@ -45,6 +45,12 @@ class MapView:
         before = (self.degraded - self.clean).square().mean().item()
         return 1 - self.difference.square().mean().item() / max(before, 1e-12)
 
+    def effect(self) -> str:
+        """`hidden` in words. Noise that h adds differs between the two, so some maps make the difference larger."""
+        if self.hidden >= 0:
+            return f"hides {100 * self.hidden:.1f} % of the degradation"
+        return f"makes the two differ {1 - self.hidden:.3g} times as much, in mean square"
+
     def pictures(self) -> dict[str, Tensor]:
         """What there is to see, all at the crop's size: x, y, the difference enlarged four times, h(x) and h(y)."""
         pictures = {"x, clean": self.clean, "y, degraded": self.degraded}
@@ -113,7 +119,7 @@ class LatentWalk:
         """The image (3, H, W), clamped, whose latents have gone ``share`` of the way to those of a degraded draw.
 
         ``seed`` chooses the draw, ``temperature`` scales its chance; of ``levels`` only those latents move. Share 0 is
-        the clean image itself, and 1 with all levels is `DeFlow.translate`.
+        the clean image itself, and 1 with all levels is `DeFlow.translate` before its noise is filtered by ``grain``.
 
         Raises
         ------

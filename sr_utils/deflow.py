@@ -325,14 +325,19 @@ class DeFlow(nn.Module):
 
             return self._inverse(latents, features, moved)
 
-        translated = drawn_at(temperature)
-        if self.grain is not None and self.grain.changes():
-            certain = drawn_at(0.0)
-            translated = certain + self.grain(translated - certain)
+        translated = self._grained(drawn_at, temperature)
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
             translated = (translated - offset) / scale
         return translated
+
+    def _grained(self, drawn_at: Callable[[float], Tensor], temperature: float) -> Tensor:
+        """What ``drawn_at`` makes at a temperature of the noise, with that noise filtered by ``grain``."""
+        drawn = drawn_at(temperature)
+        if temperature == 0 or self.grain is None or not self.grain.changes():
+            return drawn
+        certain = drawn_at(0.0)
+        return certain + self.grain(drawn - certain)
 
     @torch.no_grad()
     def translate_back(
@@ -346,7 +351,8 @@ class DeFlow(nn.Module):
         """Clean images that could have become these degraded ones: a draw of the posterior of x given y.
 
         ``image`` and ``condition`` are of the degraded domain; the rest is as in `translate`. Temperature 0 gives
-        the posterior's mean in latent space. What the degradation took away is drawn, not known.
+        the posterior's mean in latent space. What the degradation took away is drawn, not known. The posterior is
+        that of each latent by itself: the filter ``grain``, which ties their noise together, is left out of it.
         """
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()
@@ -374,7 +380,8 @@ class DeFlow(nn.Module):
         """Images of one domain drawn from scratch, given only their condition (DeFlow, eq. 7 and 9); not clamped.
 
         ``condition`` is (N, 3, h, w) and the result (N, 3, h * condition_factor, w * condition_factor), its sides
-        multiples of 2 ** levels. Temperature scales the deviation of all latents.
+        multiples of 2 ** levels. Temperature scales the deviation of all latents. The noise of degraded images is
+        filtered by ``grain``, as in `translate`.
         """
         if self.config.domain_normalisation and domain == DEGRADED:
             scale, offset = self._normalisation()
@@ -383,16 +390,21 @@ class DeFlow(nn.Module):
         of_clean = self.draw_noise(len(condition), height, width, generator=generator, uniform=True)
         of_shift = self.draw_noise(len(condition), height, width, generator=generator)
 
-        def moved(level, noise, context):
-            shift, noise = self.shifts[level], noise.to(condition)
-            latent = temperature * shift.sample_clean(noise, context)
-            if domain != DEGRADED:
-                return latent
-            latent = latent * self.population.log_contrast.exp()
-            noise = of_shift[level].to(latent)
-            return shift.transport(latent, noise, context, self.population, temperature=temperature)
+        features = self._features(condition, height, width)
 
-        drawn = self._inverse(of_clean, self._features(condition, height, width), moved)
+        def drawn_at(noise_temperature):
+            def moved(level, noise, context):
+                shift, noise = self.shifts[level], noise.to(condition)
+                latent = temperature * shift.sample_clean(noise, context)
+                if domain != DEGRADED:
+                    return latent
+                latent = latent * self.population.log_contrast.exp()
+                noise = of_shift[level].to(latent)
+                return shift.transport(latent, noise, context, self.population, temperature=noise_temperature)
+
+            return self._inverse(of_clean, features, moved)
+
+        drawn = self._grained(drawn_at, temperature) if domain == DEGRADED else drawn_at(temperature)
         if self.config.domain_normalisation and domain == DEGRADED:
             drawn = (drawn - offset) / scale
         return drawn

@@ -125,7 +125,7 @@ def map_view(view: MapView, rows: Sequence[Row] = ()) -> Figure:
     axes = figure.subplots(2, 4 if rows else 3)
     figure.subplots_adjust(left=0.05, right=0.98, top=0.87, bottom=0.1, wspace=0.16, hspace=0.22)
     name = view.domain_map.replace("_", " ")
-    figure.suptitle(f"{name}, strength {view.strength:g}: hides {100 * view.hidden:.1f} % of the degradation")
+    figure.suptitle(f"{name}, strength {view.strength:g}: {view.effect()}")
     for axis, (label, picture) in zip((*axes[0][:3], *axes[1][:2]), view.pictures().items(), strict=True):
         draw_image(axis, picture, label)
     for label, (edges, shares) in view.histograms().items():

@@ -149,7 +149,7 @@ def map_explorer(
 
     def draw(scene: str, name: str, strength: float, side: int, top: int, left: int) -> Shown:
         view = view_map(*scenes[scene], name, strength=strength, size=side, top=top, left=left)
-        text = f"<p>This h hides {100 * view.hidden:.1f} % of the degradation.</p>"
+        text = f"<p>This h {view.effect()}.</p>"
         text += stairs_svg(view.histograms(), title="share of values")
         if name in points:
             text += "<br>" + plane_svg(points, marked=name, title="content over leakage", xlabel="leakage")

@@ -9,6 +9,7 @@ from sr_utils.deflow import DeFlow
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
 from sr_utils.images import imresize
+from sr_utils.map_figures import map_view
 from sr_utils.repository import resolve
 from sr_utils.widgets import map_explorer, sampling_explorer
 
@@ -30,10 +31,19 @@ def test_the_view_is_of_one_place_and_h_hides_white_noise(scene):
     assert torch.equal(view.clean, scene[0][:, 40:104, 192:]) and view.clean_map.shape == (3, 8, 8)
     assert torch.equal(view.difference, view.degraded_map - view.clean_map)
     # The mean of 144 pixels keeps a hundred-and-forty-fourth of white noise's mean square.
-    assert 0.97 < view.hidden < 1
+    assert 0.97 < view.hidden < 1 and view.effect() == f"hides {100 * view.hidden:.1f} % of the degradation"
     assert {picture.shape for picture in view.pictures().values()} == {(3, 64, 64)}
     for edges, shares in view.histograms().values():
         assert len(edges) == len(shares) + 1 and 0.9 < shares.sum() <= 1.001
+
+
+def test_a_map_whose_own_noise_differs_more_than_the_images_is_said_to_add(scene):
+    clean, _ = scene
+    view = view_map(clean, clean + 0.01, "additive_noise", strength=3.0)
+    times = view.difference.square().mean().item() / 0.01**2
+    assert times > 2 and view.hidden < 0
+    assert view.effect() == f"makes the two differ {times:.3g} times as much, in mean square"
+    assert view.effect() in map_view(view).get_suptitle() and "-" not in view.effect()
 
 
 def test_what_cannot_be_viewed_is_refused(scene):

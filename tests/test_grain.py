@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sr_utils.checkpoints import load_model, save_model
-from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of
+from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
 from sr_utils.errors import UserError
 from sr_utils.grain import EDGES, LUMA, Grain, band_frequencies, band_indices
 from sr_utils.grain_calibration import band_powers, calibrate_grain
@@ -72,6 +72,30 @@ def test_only_the_noise_is_filtered(model):
     noise = plain - certain
     expected = noise - 0.5 * torch.einsum("j,njhw->nhw", torch.tensor(LUMA), noise).unsqueeze(1)
     torch.testing.assert_close(halved - certain, expected, rtol=0, atol=1e-5)
+
+
+def test_without_chance_there_is_nothing_to_filter_and_nothing_is_decoded_twice(model, monkeypatch):
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    options = {"generator": torch.Generator().manual_seed(2), "temperature": 0.0}
+    plain = model.translate(image, condition_of(image, 8), **options)
+    model.grain.log_gain.fill_(1.0)
+    monkeypatch.setattr(Grain, "forward", None)
+    assert torch.equal(model.translate(image, condition_of(image, 8), **options), plain)
+
+
+def test_sampled_degraded_images_have_the_filtered_noise_and_clean_ones_stay(model):
+    condition = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+
+    def drawn(domain, log_gain):
+        model.grain.log_gain.fill_(log_gain)
+        return model.sample(condition, domain, generator=torch.Generator().manual_seed(2))
+
+    assert torch.equal(drawn(CLEAN, 0.0), drawn(CLEAN, 1.0))
+    # Two filters give two images that differ by the noise's luma alone, in proportion to their gains' difference.
+    plain, halved, doubled = (drawn(DEGRADED, torch.tensor(gain).log().item()) for gain in (1.0, 0.5, 2.0))
+    torch.testing.assert_close(doubled - plain, -2 * (halved - plain), rtol=0, atol=1e-5)
+    change = (doubled - plain)[0]
+    assert change.std() > 1e-3 and (change - change[:1]).abs().max() < 1e-5
 
 
 def test_a_grain_is_found_again_from_its_images(model, tmp_path):
