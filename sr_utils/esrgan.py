@@ -11,7 +11,7 @@ Irani and Peleg, "Improving resolution by image registration", CVGIP 1991 (back-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +129,18 @@ def load_official(state_dict: Mapping[str, Tensor]) -> RRDBNet:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"These weights are not of a released RRDBNet ({reason}); give another file.") from error
     return network.eval()
+
+
+def with_consistency(network: RRDBNet, consistency: float) -> RRDBNet:
+    """The same weights with another window; see `RRDBNet`.
+
+    Raises
+    ------
+    UserError: ``consistency`` is not from 0 to 256.
+    """
+    other = RRDBNet(replace(network.config, consistency=consistency))
+    other.load_state_dict(network.state_dict())
+    return other.to(next(network.parameters()).device).eval()
 
 
 def interpolated(first: RRDBNet, second: RRDBNet, share: float) -> RRDBNet:

@@ -14,6 +14,7 @@ from sr_utils.esrgan import (
     adversarial_loss,
     discriminator_loss,
     interpolated,
+    with_consistency,
 )
 from sr_utils.features import imagenet_features
 from sr_utils.images import imresize
@@ -42,8 +43,7 @@ def test_scales_share_all_weights_but_the_first():
 def test_a_wide_window_keeps_the_inputs_tone_and_nothing_finer(scale):
     torch.manual_seed(0)
     free = RRDBNet(RRDBNetConfig(scale, **TINY, consistency=0.0))
-    network = RRDBNet(RRDBNetConfig(scale, **TINY, consistency=3.0))
-    network.load_state_dict(free.state_dict())
+    network = with_consistency(free, 3.0)
     low = torch.rand(2, 3, 48, 40)
 
     def coarse(image, sigma=6.0):
@@ -65,6 +65,11 @@ def test_a_narrow_window_makes_the_result_agree_with_the_input():
         network = RRDBNet(RRDBNetConfig(2, **TINY, consistency=consistency))
         gaps.append((imresize(network(low), 0.5) - low).square().mean().item())
     assert gaps == sorted(gaps, reverse=True)
+
+
+def test_a_window_without_sense_is_refused():
+    with pytest.raises(UserError, match="consistency"):
+        with_consistency(RRDBNet(RRDBNetConfig(**TINY)), -1.0)
 
 
 def test_an_unknown_scale_is_refused():
