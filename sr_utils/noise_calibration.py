@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from sr_utils.deflow import DeFlow
 from sr_utils.errors import UserError
 from sr_utils.fidelity import flat_places
+from sr_utils.gain_shift import GainShift
 from sr_utils.images import crop_to_multiple
 
 PATCH = 16
@@ -34,11 +35,11 @@ STEPS, RATE = 300, 0.03
 
 
 @dataclass(frozen=True)
-class _FlatLatent:
-    """One latent in P flat places."""
+class PlaceLatents:
+    """What is taken for noise in one latent, in P places."""
 
     power: Tensor
-    """Mean square of each rotated coordinate less m, over a place, (P, C)."""
+    """Mean square of each rotated coordinate over a place, (P, C)."""
     colour: Tensor
     """Mean colour of h there, (1, 3, P, 1)."""
     positions: int
@@ -46,7 +47,7 @@ class _FlatLatent:
 
 
 @torch.no_grad()
-def _flat_latents(model: DeFlow, image: Tensor, share: float, *, degraded: bool) -> list[_FlatLatent]:
+def _flat_latents(model: DeFlow, image: Tensor, share: float, *, degraded: bool) -> list[PlaceLatents]:
     """All latents of one image in its flat places, finest first."""
     image = crop_to_multiple(image, math.lcm(PATCH, model.config.side_multiple))
     places = flat_places(image, size=PATCH, share=share)
@@ -57,7 +58,7 @@ def _flat_latents(model: DeFlow, image: Tensor, share: float, *, degraded: bool)
         rotated = torch.einsum("ji,njhw->nihw", shift.rotation(), latent)
         power = F.avg_pool2d((rotated - degraded * shift.mean[:, None, None]).square(), side)[0, :, places].T
         colour = F.avg_pool2d(context, side)[:, :, places].unsqueeze(3)
-        found.append(_FlatLatent(power, colour, side**2))
+        found.append(PlaceLatents(power, colour, side**2))
     return found
 
 
@@ -85,21 +86,34 @@ def calibrate_noise(
     of_degraded = [_flat_latents(model, image, share, degraded=True) for image in degraded]
     if not all(any(len(image[0].power) for image in images) for images in (of_clean, of_degraded)):
         raise UserError("Every patch of a set is black or white: give images with some mid-tones.")
-    owner = torch.tensor([index for index, image in enumerate(of_degraded) for _ in image[0].power])
-    levels = []
+    kept = []
     for level, shift in enumerate(model.shifts):
         detail = torch.cat([image[level].power for image in of_clean]).mean(0)
-        kept = (2 * (shift.log_gains() + model.population.log_contrast)).exp().detach() * detail
-        power = torch.cat([image[level].power for image in of_degraded])
-        colour = torch.cat([image[level].colour for image in of_degraded], dim=2)
-        levels.append((shift, kept, _FlatLatent(power, colour, of_degraded[0][level].positions)))
-    values = sum(flat.power.numel() * flat.positions for _, _, flat in levels)
+        kept.append((2 * (shift.log_gains() + model.population.log_contrast)).exp().detach() * detail)
+    return fit_noise(model, of_degraded, kept, steps=steps)
+
+
+def fit_noise(
+    model: DeFlow, images: Sequence[Sequence[PlaceLatents]], kept: Sequence[Tensor], *, steps: int = STEPS
+) -> list[float]:
+    """Fit noise and strengths to places whose power is noise, but for ``kept``; returns the likelihood at every step.
+
+    ``images`` has the latents of every image, finest first, and ``kept`` the variance (C,) in each latent that is not
+    noise.
+    """
+    owner = torch.tensor([index for index, image in enumerate(images) for _ in image[0].power])
+    levels = []
+    for level, shift in enumerate(model.shifts):
+        power = torch.cat([image[level].power for image in images])
+        colour = torch.cat([image[level].colour for image in images], dim=2)
+        levels.append((shift, kept[level], PlaceLatents(power, colour, images[0][level].positions)))
+    values = sum(places.power.numel() * places.positions for _, _, places in levels)
     noise = [part for shift in model.shifts for part in (shift.log_noise, *shift.tone.parameters())]
     optimiser = torch.optim.Adam([*noise, model.population.weights], lr=RATE)
     curve = []
     for _ in range(steps):
         log_prob = sum(_log_prob(*level, model.population.log_strengths) for level in levels)  # (P, S)
-        of_images = torch.zeros(len(of_degraded), log_prob.shape[1], dtype=log_prob.dtype)
+        of_images = torch.zeros(len(images), log_prob.shape[1], dtype=log_prob.dtype)
         loss = -model.population.over_strengths(of_images.index_add(0, owner, log_prob)).sum() / values
         optimiser.zero_grad()
         loss.backward()
@@ -108,9 +122,9 @@ def calibrate_noise(
     return curve
 
 
-def _log_prob(shift, kept: Tensor, flat: _FlatLatent, log_strengths: Tensor) -> Tensor:
-    """Log-density of one latent in every flat place at every strength, (P, S)."""
-    noise = shift.noise_log_variance(flat.colour)[0, :, :, 0].exp().T
+def _log_prob(shift: GainShift, kept: Tensor, places: PlaceLatents, log_strengths: Tensor) -> Tensor:
+    """Log-density of one latent in every place at every strength, (P, S)."""
+    noise = shift.noise_log_variance(places.colour)[0, :, :, 0].exp().T
     variance = kept + log_strengths.exp()[:, None, None] * noise
-    density = flat.power / variance + variance.log() + math.log(2 * math.pi)
-    return -0.5 * flat.positions * density.sum(2).T
+    density = places.power / variance + variance.log() + math.log(2 * math.pi)
+    return -0.5 * places.positions * density.sum(2).T

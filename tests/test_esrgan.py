@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sr_utils.degradations import gaussian_blur
 from sr_utils.errors import UserError
 from sr_utils.esrgan import (
     Discriminator,
@@ -13,8 +14,10 @@ from sr_utils.esrgan import (
     adversarial_loss,
     discriminator_loss,
     interpolated,
+    with_consistency,
 )
 from sr_utils.features import imagenet_features
+from sr_utils.images import imresize
 from sr_utils.rrdb import RRDB, ResidualDenseBlock
 
 TINY = dict(features=8, growth=4, blocks=1)
@@ -34,6 +37,39 @@ def test_scales_share_all_weights_but_the_first():
     ]
     different = {name for name in shapes[0] if len({shape[name] for shape in shapes}) > 1}
     assert different == {"first.weight"}
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_a_wide_window_keeps_the_inputs_tone_and_nothing_finer(scale):
+    torch.manual_seed(0)
+    free = RRDBNet(RRDBNetConfig(scale, **TINY, consistency=0.0))
+    network = with_consistency(free, 3.0)
+    low = torch.rand(2, 3, 48, 40)
+
+    def coarse(image, sigma=6.0):
+        return gaussian_blur(imresize(image, low.shape[2] / image.shape[2]) - low, sigma).abs().mean()
+
+    with torch.no_grad():
+        first, second = free(low), network(low)
+    assert coarse(second) < 0.1 * coarse(first)
+    assert torch.equal(free(low), first)
+    fine = gaussian_blur(second - first, 0.5 * scale) - (second - first)
+    assert fine.abs().max() < 0.01, "only what is coarse may change"
+
+
+def test_a_narrow_window_makes_the_result_agree_with_the_input():
+    torch.manual_seed(0)
+    low, gaps = torch.rand(1, 3, 32, 32), []
+    for consistency in (0.0, 6.0, 1.0, 0.3):
+        torch.manual_seed(1)
+        network = RRDBNet(RRDBNetConfig(2, **TINY, consistency=consistency))
+        gaps.append((imresize(network(low), 0.5) - low).square().mean().item())
+    assert gaps == sorted(gaps, reverse=True)
+
+
+def test_a_window_without_sense_is_refused():
+    with pytest.raises(UserError, match="consistency"):
+        with_consistency(RRDBNet(RRDBNetConfig(**TINY)), -1.0)
 
 
 def test_an_unknown_scale_is_refused():

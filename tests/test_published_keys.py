@@ -50,7 +50,7 @@ def basicsr(name, blocks):
 def test_every_layout_answers_as_the_released_code(reference, layout):
     weights, io, config = reference
     network = load_official({layout(name, config["nb"]): value for name, value in weights.items()})
-    assert network.config == RRDBNetConfig(scale=4, features=config["nf"], growth=config["gc"], blocks=config["nb"])
+    assert network.config == RRDBNetConfig(4, config["nf"], config["gc"], config["nb"], consistency=0.0)
     with torch.no_grad():
         torch.testing.assert_close(network(io["lr"]), io["sr"], rtol=0, atol=1e-5)
 
@@ -58,7 +58,7 @@ def test_every_layout_answers_as_the_released_code(reference, layout):
 @pytest.mark.parametrize("scale", [1, 2])
 def test_the_scale_follows_from_the_first_convolution(scale):
     torch.manual_seed(0)
-    own = RRDBNet(RRDBNetConfig(scale=scale, features=8, growth=4, blocks=1))
+    own = RRDBNet(RRDBNetConfig(scale=scale, features=8, growth=4, blocks=1, consistency=0.0))
     known = {"first": "conv_first", "after_trunk": "conv_body", "upsampled.0": "conv_up1", "upsampled.1": "conv_up2"}
     known |= {"high_resolution": "conv_hr", "last": "conv_last"}
     released = {}
