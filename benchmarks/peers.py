@@ -40,8 +40,9 @@ from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig, load_official
 from sr_utils.evaluate import bicubic, parameter_count, score_method, summarise, write_metrics
 from sr_utils.files import read_json, write_json
-from sr_utils.images import imresize, load_image, quantize, to_bytes
+from sr_utils.images import imresize, load_image, quantize, save_image, to_bytes
 from sr_utils.noise_model import fit_noise_model
+from sr_utils.progress import progress
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 
@@ -133,8 +134,12 @@ def score_peer(method: str, options: Peers) -> dict[str, float]:
         return read_json(known)
     data = open_data_root(resolve(options.data_root))
     restore, parameters = restorer(method, data, options)
-    folder = resolve(options.states) / method
-    rows = score_method(restore, data.pairs, label=method, folder=folder)
+    targets = [resolve(options.states) / method / f"{path.stem}.png" for path, _ in data.pairs]
+    for (path, _), target in zip(progress(data.pairs, label=method, total=len(data.pairs)), targets, strict=True):
+        if not target.is_file():
+            save_image(restore(load_image(path)), target)
+    restored = map(load_image, targets)
+    rows = score_method(lambda low: next(restored), data.pairs, label=method)
     scores = summarise([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
     scores["parameters"] = parameters
     write_json(known, scores)
