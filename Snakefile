@@ -189,7 +189,7 @@ use rule notebook as solutions with:
     input:
         source=source("10_solutions"),
         modules=modules("10_solutions"),
-        data=data("clean", "validation", "task1"),
+        data=data("clean", "validation", "task1", "task2"),
         base=checkpoints("base_esrgan_*") + checkpoints("base_discriminator*"),
         deflow=f"{RUN}/deflow.safetensors",
         weights=f"{RUN}/esrgan.safetensors",
