@@ -76,7 +76,7 @@ _PROFILES = (
             gan_steps=200,
             learning_rate=1e-4,
             gan_learning_rate=2e-4,
-            perceptual_weight=1.0,
+            perceptual_weight=3.0,
             ema_decay=0.98,
         ),
         draws=4,
@@ -96,7 +96,7 @@ _PROFILES = (
         esrgan=RRDBNetConfig(),
         discriminator=DiscriminatorConfig(),
         esrgan_training=ESRGANTraining(
-            pixel_steps=100, gan_steps=700, learning_rate=1e-4, gan_learning_rate=2e-4, perceptual_weight=1.0
+            pixel_steps=100, gan_steps=700, learning_rate=1e-4, gan_learning_rate=2e-4, perceptual_weight=3.0
         ),
         draws=4,
         redraw=True,
