@@ -44,6 +44,17 @@ def test_a_notebook_as_committed_is_fit_to_read(path):
                 assert not re.search(r"(?<![\w.])/(?:work|root|home|tmp)/", str(output.get("text", "")))
 
 
+@pytest.mark.parametrize(
+    ("name", "built"),
+    [("03_deflow_training", "DeFlow(course.profile.deflow)"), ("05_esrgan_training", "RRDBNet(course.profile.")],
+)
+def test_random_weights_follow_from_the_seed_alone_as_in_the_command_line(name, built):
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    (source,) = (cell.source for cell in cells if cell.cell_type == "code" and built in cell.source)
+    # Otherwise a state of `train-deflow` or `train-esrgan` would be refused by the notebook of the same run.
+    assert re.search(rf"torch\.manual_seed\(seed\)[^\n]*\n\s*\w+ = {re.escape(built)}", source)
+
+
 # Its fixture runs the whole course.
 @pytest.mark.timeout(1800)
 def test_every_notebook_runs_and_its_results_are_numbers(run_root):
