@@ -11,7 +11,7 @@ from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
-from sr_utils.images import image_size, load_image, save_image
+from sr_utils.images import image_size, imresize, load_image, quantize, save_image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,3 +89,17 @@ def test_folders_are_translated_and_restored(monkeypatch, capsys, tmp_path):
         assert torch.equal(compressed, jpeg(plain, 40)) and not torch.equal(compressed, plain)
     with pytest.raises(SystemExit, match="holds RRDBNet, not DeFlow"):
         call(monkeypatch, "translate", tmp_path / "restore.safetensors", tmp_path / "in", tmp_path / "out")
+
+
+def test_a_narrow_window_follows_the_input(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    weights = save_model(tmp_path / "network.safetensors", RRDBNet(RRDBNetConfig(features=8, growth=4, blocks=1)), {})
+    low = quantize(torch.rand(3, 24, 32))
+    save_image(low, tmp_path / "in" / "a.png")
+    gaps = []
+    for window in ([], ["--consistency", "0.3"]):
+        call(monkeypatch, "restore", weights, tmp_path / "in", tmp_path / "out", *window)
+        gaps.append((imresize(load_image(tmp_path / "out" / "a.png"), 0.5) - low).abs().mean())
+    assert gaps[1] < 0.5 * gaps[0]
+    with pytest.raises(SystemExit, match="consistency"):
+        call(monkeypatch, "restore", weights, tmp_path / "in", tmp_path / "out", "--consistency", "-1")
