@@ -44,7 +44,7 @@ def trade_off(
     ----------
     points: (PSNR in dB, LPIPS) by name.
     spreads: deviations over seeds of both, by name, drawn as bars.
-    joined: whether the points are stations of one line.
+    joined: whether the points are stations of one line, each with its name beside it; otherwise they are numbered.
     """
     figure, axes = new_figure(1, 1, title=title, height=WIDTH * 0.58)
     axis, names = axes[0][0], list(points)
@@ -58,9 +58,20 @@ def trade_off(
         axis.scatter([x], [y], color=colour, s=64, zorder=3)
     axis.margins(0.12, 0.08)
     axis.invert_yaxis()
-    label_points(axis, points)
+    if joined:
+        label_points(axis, points)
+    else:
+        for index, point in enumerate(points.values()):
+            axis.annotate(str(index + 1), point, (6, 5), textcoords="offset points", fontsize=12)
+        figure.supxlabel(_numbered(names), fontsize=11)
     axis.set(xlabel="PSNR, dB (right is better)", ylabel="LPIPS (up is better)")
     return figure
+
+
+def _numbered(names: Sequence[str], columns: int = 4) -> str:
+    """The names with their numbers, so many in a line."""
+    numbered = [f"{index + 1} {name}" for index, name in enumerate(names)]
+    return "\n".join("    ".join(numbered[begin : begin + columns]) for begin in range(0, len(names), columns))
 
 
 def on_front(points: Sequence[Sequence[float]]) -> list[bool]:
@@ -98,9 +109,7 @@ def cost_planes(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
         axis.set(xscale="log", xlabel="multiplications per pixel", ylabel=label)
         axis.margins(0.12)
     axes[0][1].invert_yaxis()
-    names = [f"{index + 1} {row['method']}" for index, row in enumerate(rows)]
-    lines = [names[begin : begin + 4] for begin in range(0, len(names), 4)]
-    figure.supxlabel("\n".join("    ".join(line) for line in lines), fontsize=11)
+    figure.supxlabel(_numbered([row["method"] for row in rows]), fontsize=11)
     return figure
 
 
