@@ -119,7 +119,7 @@ def growth_pixels(growth: Growth, folder: Path) -> dict[str, Any]:
         paths = photographs(folder / f"size{number}", 1, height, height * 4 // 3)
         for task in growth.tasks:
             costs[task].append(in_fresh_processes(task, [paths], folder / task)[0])
-    return _row("growth_pixels", "megapixels", list(growth.megapixels), costs)
+    return _row("growth_pixels", "sizes_in_megapixels", list(growth.megapixels), costs)
 
 
 def growth_processes(growth: Growth, folder: Path) -> dict[str, Any]:

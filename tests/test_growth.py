@@ -54,6 +54,6 @@ def test_committed_translation_is_linear_in_pixels_from_the_smallest():
 
 def test_committed_translation_is_linear_in_pixels_where_tiles_overlap():
     rows = {row["method"]: row for row in read_json(ROOT / "figures" / "metrics" / "speed.json")["rows"]}
-    sizes, seconds = rows["growth_pixels"]["megapixels"], rows["growth_pixels"]["translate_seconds"]
+    sizes, seconds = rows["growth_pixels"]["sizes_in_megapixels"], rows["growth_pixels"]["translate_seconds"]
     tiled = [place for place, size in enumerate(sizes) if size >= 1]
     assert growth.exponent([sizes[place] for place in tiled], [seconds[place] for place in tiled]) <= 1.05
