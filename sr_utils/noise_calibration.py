@@ -62,6 +62,12 @@ def _flat_latents(model: DeFlow, image: Tensor, share: float, *, degraded: bool)
     return found
 
 
+def check_gain_shift(model: DeFlow) -> None:
+    """Raise a `UserError` if the model's shift has no noise to calibrate."""
+    if model.config.shift != "gain":
+        raise UserError(f"A shift of kind {model.config.shift!r} has no noise to calibrate: train with shift='gain'.")
+
+
 def calibrate_noise(
     model: DeFlow, clean: Sequence[Tensor], degraded: Sequence[Tensor], *, share: float = 0.03, steps: int = STEPS
 ) -> list[float]:
@@ -80,8 +86,7 @@ def calibrate_noise(
     ------
     UserError: the model has another shift; an image is smaller than a place, or a set black or white throughout.
     """
-    if model.config.shift != "gain":
-        raise UserError(f"A shift of kind {model.config.shift!r} has no noise to calibrate: train with shift='gain'.")
+    check_gain_shift(model)
     of_clean = [_flat_latents(model, image, share, degraded=False) for image in clean]
     of_degraded = [_flat_latents(model, image, share, degraded=True) for image in degraded]
     if not all(any(len(image[0].power) for image in images) for images in (of_clean, of_degraded)):

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from sr_utils.deflow import DeFlow
 from sr_utils.errors import UserError
 from sr_utils.images import crop_to_multiple
-from sr_utils.noise_calibration import PATCH, STEPS, PlaceLatents, fit_noise
+from sr_utils.noise_calibration import PATCH, STEPS, PlaceLatents, check_gain_shift, fit_noise
 from sr_utils.temporal import find_views
 
 PLACES = 16
@@ -44,8 +44,7 @@ def calibrate_noise_from_repeats(model: DeFlow, frames: Sequence[Tensor], *, ste
     ------
     UserError: the model has another shift; no position has three frames; or they have nothing still in common.
     """
-    if model.config.shift != "gain":
-        raise UserError(f"A shift of kind {model.config.shift!r} has no noise to calibrate: train with shift='gain'.")
+    check_gain_shift(model)
     views = find_views(frames)
     calibrated = DeFlow(replace(model.config, coherence=1.0))
     calibrated.load_state_dict(model.state_dict())

@@ -7,6 +7,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import sync_playwright
 
+from sr_utils.deflow import DeFlow
 from sr_utils.images import save_image
 
 # A repeatable sample of the generated cases; `make soak` chooses the other profile.
@@ -24,6 +25,21 @@ settings.load_profile("sample")
 
 def write(path, width, height, seed=0):
     save_image(torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)), path)
+
+
+@pytest.fixture
+def noisy_camera():
+    """Makes a gain shift of a configuration, with noise that differs from direction to direction and gains below 1."""
+
+    def make(config):
+        torch.manual_seed(0)
+        model = DeFlow(config).eval()
+        for shift in model.shifts:
+            shift.log_noise.data = -6.5 + 0.5 * torch.randn_like(shift.log_noise)
+            shift.log_gain.data -= 0.3
+        return model
+
+    return make
 
 
 @pytest.fixture

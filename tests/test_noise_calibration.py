@@ -23,13 +23,8 @@ def scenes(count, seed):
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    model = DeFlow(CONFIG).eval()
-    for shift in model.shifts:
-        shift.log_noise.data = -6.5 + 0.5 * torch.randn_like(shift.log_noise)
-        shift.log_gain.data -= 0.3
-    return model
+def model(noisy_camera):
+    return noisy_camera(CONFIG)
 
 
 def test_the_noise_is_found_again_and_nothing_else_moves(model):

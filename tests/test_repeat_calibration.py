@@ -22,12 +22,8 @@ def scene(seed):
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    model = DeFlow(CONFIG).eval()
-    for shift in model.shifts:
-        shift.log_noise.data = -6.5 + 0.5 * torch.randn_like(shift.log_noise)
-        shift.log_gain.data -= 0.3
+def model(noisy_camera):
+    model = noisy_camera(CONFIG)
     model.population.weights.data = torch.tensor([-20.0, -20.0, 0.0, -20.0, -20.0])
     return model
 
