@@ -59,9 +59,7 @@ DEGRADED_DRAWS = 4
 class GenericPairSampler:
     """Endless pairs (degraded low resolution, clean high resolution) with a fresh degradation for every crop."""
 
-    def __init__(
-        self, images: list[Tensor], patch: int, scale: int, degradation: GenericDegradation, *, seed: int
-    ):
+    def __init__(self, images: list[Tensor], patch: int, scale: int, degradation: GenericDegradation, *, seed: int):
         self.crops = PatchSampler(images, patch * scale, seed=seed)
         self.scale, self.degradation = scale, degradation
 
@@ -137,7 +135,12 @@ def train_base_deflow(
 
 
 def train_base_esrgan(
-    data: DataRoot, folder: str | Path, *, scale: int, state_path: str | Path, about: dict,
+    data: DataRoot,
+    folder: str | Path,
+    *,
+    scale: int,
+    state_path: str | Path,
+    about: dict,
     stages: tuple[tuple[ESRGANTraining, GenericDegradation], ...] | None = None,
 ) -> Path:
     """Train and save ``base_esrgan_x{scale}.safetensors`` and, at x2, ``base_discriminator.safetensors``.
@@ -177,9 +180,7 @@ def train_base_esrgan(
     return save_model(folder / f"base_esrgan_x{scale}.safetensors", network, provenance)
 
 
-def generic_results(
-    images: list[Tensor], scale: int, inputs: Sequence[str], training: ESRGANTraining
-) -> RedrawnPairs:
+def generic_results(images: list[Tensor], scale: int, inputs: Sequence[str], training: ESRGANTraining) -> RedrawnPairs:
     """Endless pairs (classical results, photograph), both of the photograph's size, for `hybrid.RefinementNetwork`.
 
     A photograph is shrunk, degraded in any way that `ANY_GRAIN` knows and restored by the classical methods named by

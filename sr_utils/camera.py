@@ -156,9 +156,7 @@ def simulate_camera(clean: Tensor, parameters: CameraParameters, generator: torc
     """
     shape = tuple(clean.shape)
     if len(shape) != 3 or shape[0] != 3 or any(side < 16 or side % 2 for side in shape[1:]):
-        raise UserError(
-            f"simulate_camera got the shape {shape}; give (3, H, W) with even sides of 16 or more."
-        )
+        raise UserError(f"simulate_camera got the shape {shape}; give (3, H, W) with even sides of 16 or more.")
     image = np.clip(clean.detach().cpu().double().numpy().transpose(1, 2, 0), 0.0, 1.0)
     gains = np.array([parameters.red_gain, 1.0, parameters.blue_gain])
 

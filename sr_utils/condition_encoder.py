@@ -34,9 +34,7 @@ class ConditionEncoder(nn.Module):
         levels = [level.to(condition.dtype) for level in levels]
         if not self.with_condition:
             return levels
-        return [
-            torch.cat([level, _resized(condition, size)], dim=1) for level, size in zip(levels, sizes, strict=True)
-        ]
+        return [torch.cat([level, _resized(condition, size)], dim=1) for level, size in zip(levels, sizes, strict=True)]
 
     def _levels(self, condition: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
         """Features of every level without the condition itself."""
@@ -44,9 +42,7 @@ class ConditionEncoder(nn.Module):
         x = first
         for block in self.trunk:
             x = checkpoint(block, x, use_reentrant=False) if self.checkpointing else block(x)
-        return [
-            project(_resized(first + x, size)) for project, size in zip(self.projections, sizes, strict=True)
-        ]
+        return [project(_resized(first + x, size)) for project, size in zip(self.projections, sizes, strict=True)]
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

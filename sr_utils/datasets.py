@@ -44,9 +44,7 @@ class DataRoot:
         held_out = set(self.validation)
         paths = [path for path in self.clean if path not in held_out]
         if not paths:
-            raise UserError(
-                f"{self.root / 'clean'} holds one image, which validation takes: add at least one more."
-            )
+            raise UserError(f"{self.root / 'clean'} holds one image, which validation takes: add at least one more.")
         return paths
 
     @functools.cached_property
@@ -229,9 +227,7 @@ class PairSampler(PatchSampler):
         names: Sequence[str] = (),
     ) -> None:
         if len(inputs) != len(truths) or not all(inputs):
-            raise UserError(
-                f"{len(inputs)} inputs and {len(truths)} truths are no pairs: give each truth an input."
-            )
+            raise UserError(f"{len(inputs)} inputs and {len(truths)} truths are no pairs: give each truth an input.")
         for index, (draws, truth) in enumerate(zip(inputs, truths, strict=True)):
             for draw in draws:
                 if (draw.shape[1] * scale, draw.shape[2] * scale) != tuple(truth.shape[1:]):

@@ -13,9 +13,7 @@ import torch
 import torch.nn.functional as F
 
 
-def gaussian_noise(
-    image: torch.Tensor, std: torch.Tensor | float, generator: torch.Generator
-) -> torch.Tensor:
+def gaussian_noise(image: torch.Tensor, std: torch.Tensor | float, generator: torch.Generator) -> torch.Tensor:
     """Add white Gaussian noise to an image batch (N, 3, H, W); not clamped.
 
     Args:
@@ -82,9 +80,7 @@ def gaussian_blur(image: torch.Tensor, sigma: torch.Tensor | float) -> torch.Ten
 def jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
     """Write and read one image (3, H, W) in [0, 1] as 8-bit JPEG of a quality from 1 to 100; no gradient."""
     array = image.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
-    encoded = cv2.imencode(
-        ".jpg", np.ascontiguousarray(array[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
-    )[1]
+    encoded = cv2.imencode(".jpg", np.ascontiguousarray(array[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
     decoded = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1))
     return torch.from_numpy(decoded).to(image.device, image.dtype).div(255)
 
@@ -115,9 +111,7 @@ class GenericDegradation:
         for name in ("noise", "blur", "quality", "grain", "grey", "shot"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
-                raise ValueError(
-                    f"The range {name}={getattr(self, name)} must be (lowest, highest), both >= 0."
-                )
+                raise ValueError(f"The range {name}={getattr(self, name)} must be (lowest, highest), both >= 0.")
         for name in ("grey", "shot"):
             if getattr(self, name)[1] > 1:
                 raise ValueError(f"The share {name}={getattr(self, name)} must not exceed 1.")

@@ -78,9 +78,7 @@ def max_pool_noise(image: Tensor, generator: Chance = None, *, factor: int = 8, 
     return _noisy(F.max_pool2d(_whole_blocks(image, factor), factor), 0.02 * strength, generator)
 
 
-def denoising_autoencoder(
-    image: Tensor, generator: Chance = None, *, factor: int = 8, strength: float = 1.0
-) -> Tensor:
+def denoising_autoencoder(image: Tensor, generator: Chance = None, *, factor: int = 8, strength: float = 1.0) -> Tensor:
     """The bottleneck of an autoencoder that gives clean photographs back from noisy ones (Vincent et al. 2008).
 
     ``strength`` scales how far the bottleneck departs from the plain mean of a block.
@@ -88,9 +86,7 @@ def denoising_autoencoder(
     return _encoded("map_autoencoder", image, factor, strength)
 
 
-def confusion_autoencoder(
-    image: Tensor, generator: Chance = None, *, factor: int = 8, strength: float = 1.0
-) -> Tensor:
+def confusion_autoencoder(image: Tensor, generator: Chance = None, *, factor: int = 8, strength: float = 1.0) -> Tensor:
     """The same, trained against a classifier that tells clean from noisy by the bottleneck (Ganin et al. 2016)."""
     return _encoded("map_confusion_autoencoder", image, factor, strength)
 

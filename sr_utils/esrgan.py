@@ -255,8 +255,6 @@ class PerceptualLoss(nn.Module):
             targets = self._compared(reference)
         losses = [
             weight * F.l1_loss(found, target) / mean(target.abs())
-            for weight, found, target in zip(
-                self.weights.values(), self._compared(restored), targets, strict=True
-            )
+            for weight, found, target in zip(self.weights.values(), self._compared(restored), targets, strict=True)
         ]
         return torch.stack(losses).sum()

@@ -113,9 +113,7 @@ def _download(folder: Path) -> Path:
     requirements.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
     options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--no-binary", PACKAGE]
     options += ["--require-hashes", "--requirement", str(requirements), "--dest", str(folder)]
-    result = subprocess.run(
-        [sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True)
     packages = list(folder.glob("*.tar.gz"))
     if result.returncode or len(packages) != 1:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")

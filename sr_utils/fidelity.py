@@ -186,9 +186,7 @@ def draw_correlation(draws: Sequence[Tensor], certain: Tensor) -> float:
     return between.nan_to_num().mean().item()
 
 
-def signal_dependence(
-    levels: Tensor, residual: Tensor, *, bins: int = 8, fewest: int = 500
-) -> tuple[Tensor, Tensor]:
+def signal_dependence(levels: Tensor, residual: Tensor, *, bins: int = 8, fewest: int = 500) -> tuple[Tensor, Tensor]:
     """Deviation of the residual as a function of the brightness it sits on.
 
     Parameters

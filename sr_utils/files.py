@@ -38,13 +38,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         if error.errno in _DISK_FULL:
-            raise UserError(
-                f"The disk is full, so {path} was not written: free some space, run again."
-            ) from error
+            raise UserError(f"The disk is full, so {path} was not written: free some space, run again.") from error
         if error.errno in _NOT_WRITABLE:
-            raise UserError(
-                f"{path} cannot be written ({error.strerror}): choose a place you may write to."
-            ) from error
+            raise UserError(f"{path} cannot be written ({error.strerror}): choose a place you may write to.") from error
         raise
     finally:
         with contextlib.suppress(OSError):

@@ -66,6 +66,8 @@ TONE_BOUND = 2.0
 """How far the colour of h may move the noise's log-variance to either side."""
 INITIAL_NOISE = -1.5
 """Log-variance of the noise at the start, where the latents' own is about 0."""
+ROWS = 64
+"""Rows of a latent whose mixtures are laid out at once in `GainShift.transport`: they need many times its memory."""
 
 
 class GainShift(nn.Module):
@@ -147,12 +149,26 @@ class GainShift(nn.Module):
         rotated = torch.einsum("ji,njhw->nihw", rotation, z)
         variance = (self.noise_log_variance(context) + noise.log_strength[:, None, None, None]).exp()
         if self.coherence < 1:
-            log_weight, log_variance = self.mixture(context, population)
-            log_posterior = log_weight - 0.5 * (rotated.unsqueeze(2).square() / log_variance.exp() + log_variance)
-            detail = log_variance.gather(2, _choose(log_posterior, noise.uniform)).squeeze(2).exp()
+            detail = self._detail_variance(rotated, noise.uniform, context, population)
             variance = variance + gain.square() * (1 - self.coherence**2) * detail
         moved = self.mean[:, None, None] + self.coherence * gain * rotated
         return torch.einsum("ij,njhw->nihw", rotation, moved + temperature * variance.sqrt() * noise.normal)
+
+    def _detail_variance(
+        self, rotated: Tensor, uniform: Tensor, context: Tensor, population: Population | None
+    ) -> Tensor:
+        """Variance of a component of the clean mixture, drawn from its posterior given the coordinates (N, C, H, W)."""
+        chosen, height = [], rotated.shape[2]
+        for start in range(0, height, ROWS):
+            stop, above = min(start + ROWS, height), min(start, 1)
+            # The mixture's network sees one row to either side.
+            parts = self.mixture(context[:, :, start - above : stop + 1], population)
+            log_weight, log_variance = (part[..., above : above + stop - start, :] for part in parts)
+            squared = rotated[:, :, start:stop].unsqueeze(2).square()
+            log_posterior = log_weight - 0.5 * (squared / log_variance.exp() + log_variance)
+            component = _choose(log_posterior, uniform[:, :, start:stop])
+            chosen.append(log_variance.gather(2, component).squeeze(2).exp())
+        return torch.cat(chosen, dim=2)
 
     def transport_back(
         self, z: Tensor, noise: LatentNoise, context: Tensor, population: Population, *, temperature: float = 1.0

@@ -30,9 +30,7 @@ def draw_unpaired(
 ) -> tuple[Tensor, Tensor]:
     """Clean values (*repeats, count_x) and degraded ones (*repeats, count_y); no y comes from one of these x."""
     mean_y, deviation_y = degraded_moments(parameters)
-    x, y = (
-        torch.randn(*repeats, count, dtype=parameters.dtype, generator=generator) for count in (count_x, count_y)
-    )
+    x, y = (torch.randn(*repeats, count, dtype=parameters.dtype, generator=generator) for count in (count_x, count_y))
     return parameters[0] + parameters[1] * x, mean_y + deviation_y * y
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 LUMA = (0.299, 0.587, 0.114)
 """Luma of R, G, B (ITU-T T.871, section 7)."""
@@ -23,6 +24,8 @@ PATCH = 16
 """Side in pixels of the blocks whose cosine transform tells frequencies apart; index i has i / 32 cycles a pixel."""
 EDGES = (0.5, 2.0, 4.0, 6.0, 8.0, 11.0, 14.0, 22.0)
 """Where bands of frequencies begin and end, as a distance of indices from zero."""
+MARGIN = 32
+"""Pixels by which noise is extended, mirrored, before it is filtered: a border must not see the opposite one."""
 BOUND = 1.6
 """Largest logarithm of a gain, to either side."""
 
@@ -69,8 +72,12 @@ class Grain(nn.Module):
         return torch.lerp(self.log_gain[above - 1], self.log_gain[above], share).exp()
 
     def forward(self, noise: Tensor) -> Tensor:
-        """Filter noise (N, 3, H, W) in R, G, B; it is taken to go on periodically beyond its borders."""
+        """Filter noise (N, 3, H, W) in R, G, B; beyond its borders it is taken to go on mirrored."""
         luma = torch.einsum("j,njhw->nhw", noise.new_tensor(LUMA), noise)
-        change = self.response(*noise.shape[2:]) - 1
+        height, width = luma.shape[1:]
+        above, left = min(MARGIN, height - 1), min(MARGIN, width - 1)
+        extended = F.pad(luma, (left, left, above, above), mode="reflect")
+        change = self.response(*extended.shape[1:]) - 1
+        changed = torch.fft.irfft2(torch.fft.rfft2(extended) * change, s=extended.shape[1:])
         # The same change of R, G and B leaves their differences as they are.
-        return noise + torch.fft.irfft2(torch.fft.rfft2(luma) * change, s=noise.shape[2:]).unsqueeze(1)
+        return noise + changed[:, above : above + height, left : left + width].unsqueeze(1)

@@ -46,9 +46,7 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     paths = [
         folder / name
         for name in names
-        if not name.startswith(".")
-        and os.path.splitext(name)[1].lower() in SUFFIXES
-        and (folder / name).is_file()
+        if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES and (folder / name).is_file()
     ]
     for path in paths:
         try:
@@ -181,9 +179,7 @@ def _check_tiff_size(path: Path) -> None:
 
 
 def _too_large(path: Path) -> UserError:
-    return UserError(
-        f"The image {path} has more than {_MAX_PIXELS // 10**6} million pixels: cut it into parts."
-    )
+    return UserError(f"The image {path} has more than {_MAX_PIXELS // 10**6} million pixels: cut it into parts.")
 
 
 def _to_tensor(array: np.ndarray, path: Path) -> torch.Tensor:
@@ -266,12 +262,9 @@ def imresize(image: torch.Tensor, scale: float) -> torch.Tensor:
         raise ValueError(f"imresize needs a positive scale, not {scale}.")
     if image.ndim not in (3, 4) or not image.is_floating_point():
         shape = tuple(image.shape)
-        raise ValueError(
-            f"imresize needs a float tensor (N, C, H, W) or (C, H, W), not {image.dtype} {shape}."
-        )
+        raise ValueError(f"imresize needs a float tensor (N, C, H, W) or (C, H, W), not {image.dtype} {shape}.")
     rows, columns = (
-        torch.from_numpy(resize_matrix(side, float(scale))).to(image.device, image.dtype)
-        for side in image.shape[-2:]
+        torch.from_numpy(resize_matrix(side, float(scale))).to(image.device, image.dtype) for side in image.shape[-2:]
     )
     return rows @ image @ columns.T
 

@@ -83,9 +83,7 @@ def lpips(
     image, reference = _prepare(image, reference, data_range, crop_border, y_channel)
     _require_side(image, _SMALLEST_FOR_ALEXNET, "LPIPS")
     # The network expects three channels in [-1, 1].
-    image, reference = (
-        (2 * batch / data_range - 1).float().expand(-1, 3, -1, -1) for batch in (image, reference)
-    )
+    image, reference = ((2 * batch / data_range - 1).float().expand(-1, 3, -1, -1) for batch in (image, reference))
     return _lpips_network(image.device)(image, reference).flatten()
 
 

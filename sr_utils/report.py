@@ -66,9 +66,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, st
 
 
 @styled
-def image_grid(
-    images: Sequence[Tensor], *, title: str, labels: Sequence[str] = (), columns: int = 6
-) -> Figure:
+def image_grid(images: Sequence[Tensor], *, title: str, labels: Sequence[str] = (), columns: int = 6) -> Figure:
     """Images side by side, row by row, each under its label."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
@@ -117,17 +115,13 @@ def busiest_window(image: Tensor, size: int) -> tuple[int, int]:
 def zoom_strip(scenes: Sequence[Mapping[str, Tensor]], *, title: str, size: int = 96) -> Figure:
     """As `comparison_strip`, enlarged: each scene's liveliest window, framed in the picture at the left."""
     columns = len(scenes[0]) + 1
-    figure, axes = new_figure(
-        len(scenes), columns, title=title, height=len(scenes) * (WIDTH / columns + 0.4) + 0.6
-    )
+    figure, axes = new_figure(len(scenes), columns, title=title, height=len(scenes) * (WIDTH / columns + 0.4) + 0.6)
     for row, scene in zip(axes, scenes, strict=True):
         truth = list(scene.values())[-1]
         window = min(size, *truth.shape[1:])
         top, left = busiest_window(truth, window)
         draw_image(row[0], truth, "where")
-        row[0].add_patch(
-            Rectangle((left, top), window, window, fill=False, edgecolor=PALETTE[4], linewidth=2.5)
-        )
+        row[0].add_patch(Rectangle((left, top), window, window, fill=False, edgecolor=PALETTE[4], linewidth=2.5))
         for axis, (name, image) in zip(row[1:], scene.items(), strict=True):
             whole = enlarge(image, truth.shape[1:])
             draw_image(axis, whole[:, top : top + window, left : left + window], name)
@@ -146,9 +140,7 @@ def best_worst(
     """The best scenes above the worst: the liveliest window of each in every version, and its gain in dB."""
     versions = list(best[0])
     columns = max(len(best), len(worst))
-    figure, axes = new_figure(
-        2 * len(versions), columns, title=title, height=2 * len(versions) * WIDTH / columns + 1
-    )
+    figure, axes = new_figure(2 * len(versions), columns, title=title, height=2 * len(versions) * WIDTH / columns + 1)
     for start, scenes, scene_gains in ((0, best, gains[0]), (len(versions), worst, gains[1])):
         for column in range(columns):
             for offset, version in enumerate(versions):
@@ -176,9 +168,7 @@ def loss_curves(panels: Mapping[str, Mapping[str, Curve]], *, title: str, ylabel
 
 
 @styled
-def line_plot(
-    curves: Mapping[str, Curve], *, title: str, xlabel: str, ylabel: str, from_zero: bool = False
-) -> Figure:
+def line_plot(curves: Mapping[str, Curve], *, title: str, xlabel: str, ylabel: str, from_zero: bool = False) -> Figure:
     """Measured points, joined."""
     figure, axes = new_figure(1, 1, title=title, height=4.4)
     draw_lines(axes[0][0], curves, marker="o")
@@ -192,12 +182,8 @@ def line_plot(
 def spectrum_plot(spectra: Mapping[str, Curve], *, title: str) -> Figure:
     """Radial power spectra of residuals, in squared 8-bit grey levels, on a logarithmic scale."""
     figure, axes = new_figure(1, 1, title=title, height=4.4)
-    draw_lines(
-        axes[0][0], {label: (x, torch.as_tensor(y) * 255**2) for label, (x, y) in spectra.items()}, marker="o"
-    )
-    axes[0][0].set(
-        xlabel="spatial frequency, cycles per pixel", ylabel="power, squared grey levels", yscale="log"
-    )
+    draw_lines(axes[0][0], {label: (x, torch.as_tensor(y) * 255**2) for label, (x, y) in spectra.items()}, marker="o")
+    axes[0][0].set(xlabel="spatial frequency, cycles per pixel", ylabel="power, squared grey levels", yscale="log")
     return figure
 
 
@@ -206,9 +192,7 @@ def histogram_comparison(values: Mapping[str, Tensor], *, title: str, xlabel: st
     """Outlines of several distributions on one axis, each of area one; the outermost 0.2 % are not drawn."""
     figure, axes = new_figure(1, 1, title=title, height=4.2)
     flat = {label: value.flatten().float() for label, value in values.items()}
-    reach = (
-        max(value.abs().sort().values[int(0.998 * (len(value) - 1))].item() for value in flat.values()) or 1.0
-    )
+    reach = max(value.abs().sort().values[int(0.998 * (len(value) - 1))].item() for value in flat.values()) or 1.0
     edges = torch.linspace(-reach, reach, bins + 1)
     for index, (label, value) in enumerate(flat.items()):
         density = torch.histogram(value, edges, density=True).hist
@@ -277,9 +261,7 @@ def interval_plot(groups: Mapping[str, Tensor], *, names: Sequence[str], title: 
     """95 % intervals and medians: a row a name, a colour a group of samples (resamples, names)."""
     figure, axes = new_figure(1, 1, title=title, height=1.6 + 0.7 * len(names))
     for index, (label, samples) in enumerate(groups.items()):
-        low, middle, high = torch.quantile(
-            samples, torch.tensor([0.025, 0.5, 0.975], dtype=samples.dtype), dim=0
-        )
+        low, middle, high = torch.quantile(samples, torch.tensor([0.025, 0.5, 0.975], dtype=samples.dtype), dim=0)
         places = (torch.arange(len(names)) + 0.25 * index).numpy()
         reach = torch.stack([middle - low, high - middle]).numpy()
         axes[0][0].errorbar(middle.numpy(), places, xerr=reach, fmt="o", capsize=5, label=label)
@@ -292,9 +274,7 @@ def interval_plot(groups: Mapping[str, Tensor], *, names: Sequence[str], title: 
 
 
 @styled
-def gain_scatter(
-    baseline: Sequence[float], gain: Sequence[float], *, title: str, xlabel: str, ylabel: str
-) -> Figure:
+def gain_scatter(baseline: Sequence[float], gain: Sequence[float], *, title: str, xlabel: str, ylabel: str) -> Figure:
     """One point an image: the gain over the baseline's score; the line at zero divides better from worse."""
     figure, axes = new_figure(1, 1, title=title, height=4.4)
     axes[0][0].axhline(0, color=INK, linewidth=1.5)

@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sr_utils import fidelity
 from sr_utils.deflow import DeFlow
 from sr_utils.degradations import jpeg
-from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
 from sr_utils.images import crop_to_multiple, imresize, load_image, quantize, save_image, to_bytes
-from sr_utils.latent_noise import LatentNoise
 from sr_utils.parameters import check_range
 from sr_utils.progress import progress
-
-TILE, OVERLAP = 256, 32
-TRANSLATION_TILE, TRANSLATION_OVERLAP = 768, 96
-"""Sides of what is translated at once. Less overlap shows: 32 pixels differ by 2 grey levels, 64 by 0.3, 96 by 0.01."""
-
-
-def _pad_to_multiple(image: Tensor, factor: int) -> Tensor:
-    """Extend the bottom and right of (3, H, W) by replication to multiples of ``factor``."""
-    height, width = image.shape[1:]
-    right, bottom = -width % factor, -height % factor
-    return F.pad(image[None], (0, right, 0, bottom), mode="replicate")[0] if right or bottom else image
-
-
-def tiles(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut a side into tiles: (start, stop) to read with context and (keep_from, keep_to) to write without."""
-    step = tile - 2 * overlap
-    if length <= tile:
-        yield 0, length, 0, length
-        return
-    for keep_from in range(0, length, step):
-        keep_to = min(keep_from + step, length)
-        yield max(0, keep_from - overlap), min(length, keep_to + overlap), keep_from, keep_to
+from sr_utils.tiled_translation import TRANSLATION_OVERLAP, TRANSLATION_TILE, translated_bytes
+from sr_utils.tiles import OVERLAP, TILE, tiles
 
 
 def translate_image(
@@ -66,7 +43,7 @@ def translate_image(
     UserError: ``tile`` or ``overlap`` is no multiple of what the flow needs, or nothing is left of a tile.
     """
     options = {"temperature": temperature, "seed": seed, "device": device, "tile": tile, "overlap": overlap}
-    return _translated_bytes(model, clean, **options).float().div_(255)
+    return translated_bytes(model, clean, **options).float().div_(255)
 
 
 def degrade_image(
@@ -91,47 +68,6 @@ def _compressed(image: Tensor, qualities: Sequence[int], seed: int) -> Tensor:
     """An image (3, H, W) in [0, 1] as JPEG of a quality that is drawn by ``seed``."""
     drawn = torch.randint(len(qualities), (), generator=torch.Generator().manual_seed(seed))
     return jpeg(image, qualities[int(drawn)])
-
-
-def _translated_bytes(
-    model: DeFlow, clean: Tensor, *, temperature: float, seed: int, device: str, tile: int, overlap: int
-) -> Tensor:
-    """`translate_image` as bytes, a quarter of the memory."""
-    factor = model.config.side_multiple
-    if tile % factor or overlap % factor or tile <= 2 * overlap:
-        raise UserError(
-            f"tile={tile} and overlap={overlap} do not fit: give multiples of {factor}, tile above twice overlap."
-        )
-    check_range("a translation", least=0.0, largest=100.0, temperature=temperature)
-    check_range("a translation", least=0, largest=2**63 - 1, seed=seed)
-    padded = _pad_to_multiple(clean, factor)
-    noise = model.draw_noise(1, *padded.shape[1:], generator=torch.Generator().manual_seed(seed))
-    condition = model.condition(padded[None])
-    degraded = torch.empty(padded.shape, dtype=torch.uint8)
-    for top, bottom, keep_top, keep_bottom in tiles(padded.shape[1], tile, overlap):
-        for left, right, keep_left, keep_right in tiles(padded.shape[2], tile, overlap):
-            area = (top, bottom, left, right)
-            part = model.translate(
-                _cut(padded[None], area, 1).to(device),
-                _cut(condition, area, model.config.condition_factor).to(device),
-                temperature=temperature,
-                noise=[_cut_noise(each, area, padded.shape[1] // each.normal.shape[2]) for each in noise],
-            )
-            kept = (keep_top - top, keep_bottom - top, keep_left - left, keep_right - left)
-            degraded[:, keep_top:keep_bottom, keep_left:keep_right] = to_bytes(_cut(part, kept, 1)[0]).cpu()
-    return degraded[:, : clean.shape[1], : clean.shape[2]]
-
-
-def _cut(maps: Tensor, area: tuple[int, int, int, int], factor: int) -> Tensor:
-    """What lies between top, bottom, left and right, given in pixels, of maps that are ``factor`` times smaller."""
-    top, bottom, left, right = (side // factor for side in area)
-    return maps[:, :, top:bottom, left:right]
-
-
-def _cut_noise(noise: LatentNoise, area: tuple[int, int, int, int], factor: int) -> LatentNoise:
-    """The draw of one latent inside an area given in pixels."""
-    uniform = None if noise.uniform is None else _cut(noise.uniform, area, factor)
-    return replace(noise, normal=_cut(noise.normal, area, factor), uniform=uniform)
 
 
 @dataclass(frozen=True)
@@ -180,9 +116,7 @@ def calibrate_temperature(
     deviations = []
     for temperature in temperatures:
         generated = [
-            degrade_image(
-                model, image, qualities=qualities, temperature=temperature, seed=seed + index, device=device
-            )
+            degrade_image(model, image, qualities=qualities, temperature=temperature, seed=seed + index, device=device)
             for index, image in enumerate(clean)
         ]
         deviations.append(_flat_deviation(generated))
@@ -309,7 +243,7 @@ def translate_folder(
     for index, path in enumerate(progress(paths, label="Translate", total=len(paths))):
         target = Path(folder) / f"{path.stem}.png"
         options = {"temperature": temperature, "device": device, "tile": tile, "overlap": TRANSLATION_OVERLAP}
-        degraded = _translated_bytes(model, load_image(path), seed=seed + index, **options)
+        degraded = translated_bytes(model, load_image(path), seed=seed + index, **options)
         if qualities:
             degraded = _compressed(degraded.float().div_(255), qualities, seed + index)
         save_image(degraded, target)

@@ -68,9 +68,7 @@ def prepare_scales(
             outputs = {folders[f"{name}_{factor}x"] / f"{source.stem}.png": factor for factor in factors}
             changed = source.stat().st_mtime
             stale = {
-                path: factor
-                for path, factor in outputs.items()
-                if not path.exists() or path.stat().st_mtime < changed
+                path: factor for path, factor in outputs.items() if not path.exists() or path.stat().st_mtime < changed
             }
             skipped += len(outputs) - len(stale)
             if stale:
@@ -79,9 +77,7 @@ def prepare_scales(
     # Threads suffice: decoding, matrix products and encoding all release Python's lock.
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(
-            workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with ThreadPoolExecutor(workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             futures = [pool.submit(_write_scales, *job) for job in jobs]
             try:
                 for future in progress(futures, label="scales"):

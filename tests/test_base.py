@@ -108,9 +108,7 @@ def test_other_scales_start_from_scale_2(data, tmp_path, scale):
 
 def test_the_base_flow_says_where_it_comes_from(data, tmp_path):
     training = DeFlowTraining(steps=2, patch=32, batch=2)
-    path = train_base_deflow(
-        data, tmp_path, state_path=tmp_path / "state.safetensors", about=ABOUT, training=training
-    )
+    path = train_base_deflow(data, tmp_path, state_path=tmp_path / "state.safetensors", about=ABOUT, training=training)
     assert load_model(path, DeFlow).config.shift == "gain"
     provenance = read_json(path.with_suffix(".json"))
     assert provenance["training"]["steps"] == 2 and provenance["data"]["photographs"] == 3

@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 
@@ -17,9 +16,7 @@ def write(path, width, height, seed=0):
 def test_parts(root):
     data = open_data_root(str(root))
     assert data.scale == 2
-    assert [(a.name, b.parent.name) for a, b in data.pairs] == [
-        (f"00{i}.png", "GroundTruth") for i in range(3)
-    ]
+    assert [(a.name, b.parent.name) for a, b in data.pairs] == [(f"00{i}.png", "GroundTruth") for i in range(3)]
     assert len(data.inputs) == len(data.truths) == len(data.task2) == 3
     assert [path.name for path in data.validation] == ["10.png"]
     assert [path.name for path in data.train] == [f"{index:02}.png" for index in range(10)]

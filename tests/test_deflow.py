@@ -142,9 +142,7 @@ def test_translate_repeats_by_seed_and_temperature_zero_has_no_randomness(image,
     model, condition = random_model(config), condition_of(image, 8)
 
     def draw(seed, temperature=1.0):
-        return model.translate(
-            image, condition, temperature=temperature, generator=torch.Generator().manual_seed(seed)
-        )
+        return model.translate(image, condition, temperature=temperature, generator=torch.Generator().manual_seed(seed))
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
@@ -215,9 +213,7 @@ def test_samples_have_the_latents_of_their_domain(config, domain):
     latents, contexts = zip(*model.encode_in_context(drawn, condition), strict=True)
     strength = model.population.most_likely(model._log_prob_at_strengths(latents, contexts))
     for level, (shift, latent, context) in enumerate(zip(model.shifts, latents, contexts, strict=True)):
-        noise = replace(
-            model.draw_noise(2, 128, 128, generator=generator, uniform=True)[level], log_strength=strength
-        )
+        noise = replace(model.draw_noise(2, 128, 128, generator=generator, uniform=True)[level], log_strength=strength)
         clean = latent if domain == CLEAN else shift.transport_back(latent, noise, context, model.population)
         if isinstance(shift, GainShift):
             log_weight, log_variance = shift.mixture(context)

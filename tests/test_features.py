@@ -62,9 +62,7 @@ def test_without_network_one_sentence_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("SR_UTILS_CACHE", str(tmp_path))
 
     def no_network(command, **options):
-        return subprocess.CompletedProcess(
-            command, 1, "", "WARNING: retrying\nERROR: No matching distribution\n"
-        )
+        return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: No matching distribution\n")
 
     monkeypatch.setattr(features.subprocess, "run", no_network)
     with pytest.raises(UserError, match=r"once \(No matching distribution\): run `make setup` with network"):

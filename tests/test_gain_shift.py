@@ -61,6 +61,15 @@ def test_a_clean_sample_has_the_mixtures_moments_and_translation_adds_gain_and_n
         )
 
 
+def test_detail_drawn_strip_by_strip_is_that_drawn_at_once(monkeypatch):
+    torch.manual_seed(0)
+    shift = gain_shift(coherence=0.5)
+    rotated, uniform, context = (torch.rand(1, 3, 21, 9, dtype=torch.float64) for _ in range(3))
+    whole = shift._detail_variance(rotated, uniform, context, None)
+    monkeypatch.setattr("sr_utils.gain_shift.ROWS", 8)
+    torch.testing.assert_close(shift._detail_variance(rotated, uniform, context, None), whole)
+
+
 def test_coherence_changes_what_the_detail_is_and_not_what_it_looks_like():
     """Every statistic of the degraded latents stays, fourth moments too; only their tie to the clean ones loosens."""
     context = same_context(16, 128, 128)

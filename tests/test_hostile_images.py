@@ -136,8 +136,22 @@ def test_a_damaged_file_is_read_or_refused(content):
         answer(path)
 
 
-@given(some.binary(max_size=200), some.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"BM", b"II*\0",
-                                                     b"MM\0*", b"RIFF\x10\0\0\0WEBP", b"GIF89a", b"%!PS-Adobe"]))
+@given(
+    some.binary(max_size=200),
+    some.sampled_from(
+        [
+            b"",
+            b"\x89PNG\r\n\x1a\n",
+            b"\xff\xd8\xff\xe0",
+            b"BM",
+            b"II*\0",
+            b"MM\0*",
+            b"RIFF\x10\0\0\0WEBP",
+            b"GIF89a",
+            b"%!PS-Adobe",
+        ]
+    ),
+)
 def test_bytes_that_only_begin_like_an_image_are_refused(tail, start):
     with file_of(start + tail) as path:
         answer(path)

@@ -16,9 +16,7 @@ def batches():
     """Two photographs (2, 3, 96, 80) in [0, 1], one noisy and one darker."""
     crops = [data.astronaut()[50:146, 180:260], data.coffee()[100:196, 150:230]]
     reference = torch.from_numpy(np.stack(crops).astype(np.float64) / 255).permute(0, 3, 1, 2)
-    noise = 0.05 * torch.randn(
-        reference.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    noise = 0.05 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return torch.stack((reference[0] + noise[0], 0.8 * reference[1] + noise[1])).clamp(0, 1), reference
 
 
@@ -44,9 +42,7 @@ def wang(image, reference, data_range):
 def test_psnr_and_ssim_equal_scikit_image(batches, data_range, crop, y_channel):
     image, reference = batches
     options = {"data_range": data_range, "crop_border": crop, "y_channel": y_channel}
-    measured = {
-        metric: metric(data_range * image, data_range * reference, **options) for metric in (psnr, ssim)
-    }
+    measured = {metric: metric(data_range * image, data_range * reference, **options) for metric in (psnr, ssim)}
     assert measured[psnr].shape == measured[ssim].shape == (2,)
     if y_channel:
         image, reference = to_y(image), to_y(reference)
@@ -131,9 +127,7 @@ def test_lpips_equals_its_definition(batches):
 def test_lpips_options(batches):
     image, reference = batches
     plain = lpips(image, reference, data_range=1.0)
-    torch.testing.assert_close(
-        lpips(255 * image, 255 * reference, data_range=255.0), plain, rtol=1e-4, atol=1e-6
-    )
+    torch.testing.assert_close(lpips(255 * image, 255 * reference, data_range=255.0), plain, rtol=1e-4, atol=1e-6)
     cropped = lpips(image[..., 4:-4, 4:-4], reference[..., 4:-4, 4:-4], data_range=1.0)
     torch.testing.assert_close(lpips(image, reference, data_range=1.0, crop_border=4), cropped)
     luma = lpips(to_y(image).expand(-1, 3, -1, -1), to_y(reference).expand(-1, 3, -1, -1), data_range=1.0)

@@ -83,9 +83,7 @@ def test_every_notebook_runs_and_its_results_are_numbers(run_root):
 def test_results_work_alone_on_a_folder_never_seen(tmp_path, scale):
     data, generator = tmp_path / "some data", np.random.default_rng(0)
     for index, (height, width) in enumerate([(40, 56), (64, 48), (37, 51)]):
-        truth = cv2.resize(
-            generator.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width * scale, height * scale)
-        )
+        truth = cv2.resize(generator.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width * scale, height * scale))
         low = cv2.resize(truth, (width, height), interpolation=cv2.INTER_AREA)
         name = ("grey.jpg", "alpha.png", "deep.png")[index]
         if index == 0:

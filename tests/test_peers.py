@@ -76,9 +76,7 @@ def options(root, released, tmp_path, monkeypatch):
     save_image(torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(5)), root / "task1/Input/003.png")
     save_image(torch.rand(3, 96, 96), root / "task1/GroundTruth/003.png")
     monkeypatch.setattr(peers, "_network", lambda method, options: released[0])
-    return Peers(
-        data_root=root, states=tmp_path / "peers", output=tmp_path / "peers.json", processes=1, timed_images=1
-    )
+    return Peers(data_root=root, states=tmp_path / "peers", output=tmp_path / "peers.json", processes=1, timed_images=1)
 
 
 @pytest.mark.parametrize("method", Peers().methods)

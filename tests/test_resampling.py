@@ -34,9 +34,7 @@ def image():
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("kernel", OPENCV, ids=lambda kernel: kernel.name)
 def test_kernels_equal_opencv_far_below_one_level_of_255(image, kernel, scale):
-    theirs = cv2.resize(
-        image.permute(1, 2, 0).numpy(), (27 * scale, 20 * scale), interpolation=OPENCV[kernel]
-    )
+    theirs = cv2.resize(image.permute(1, 2, 0).numpy(), (27 * scale, 20 * scale), interpolation=OPENCV[kernel])
     ours = enlarge(image, scale, kernel)
     # Borders too: both repeat the edge pixel.
     assert (ours.permute(1, 2, 0) - torch.from_numpy(theirs)).abs().max() < 0.01 / 255

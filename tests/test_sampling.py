@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sr_utils import tiled_translation
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import jpeg
@@ -17,9 +18,9 @@ from sr_utils.sampling import (
     make_pairs,
     restore_folder,
     restore_image,
-    tiles,
     translate_image,
 )
+from sr_utils.tiles import tiles
 
 REPOSITORY = Path(__file__).parent.parent
 CHECKPOINT = REPOSITORY / "checkpoints" / "base_deflow.safetensors"
@@ -57,16 +58,35 @@ def test_tiles_cover_a_side_once(length):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [(256, 416), (250, 301)])
-def test_tiled_translation_equals_whole(size):
+@pytest.mark.parametrize("size,band", [((256, 416), 512), ((250, 301), 64)])
+def test_tiled_translation_equals_whole(size, band, monkeypatch):
+    monkeypatch.setattr(tiled_translation, "BAND", band)
     model = load_model(CHECKPOINT, DeFlow).eval()
+    model.grain.log_gain.copy_(torch.linspace(-0.5, 0.5, len(model.grain.log_gain)))
     image = load_image(PHOTOGRAPH)[:, : size[0], : size[1]]
     whole = translate_image(model, image, seed=5)
-    tiled = translate_image(model, image, seed=5, tile=240, overlap=96)
+    tiled = translate_image(model, image, seed=5, tile=240, overlap=64)
     difference = (255 * (tiled - whole)).abs()
     # The results are rounded to 8 bits: where two values are a hundredth apart, one in a hundred rounds otherwise.
     assert difference.max() <= 1.01 and (difference > 0.5).float().mean() < 0.01
     assert not torch.equal(translate_image(model, image, seed=5, tile=240, overlap=0), whole)
+
+
+def test_noise_drawn_in_bands_has_one_strength_and_does_not_repeat(monkeypatch):
+    monkeypatch.setattr(tiled_translation, "BAND", 16)
+    torch.manual_seed(0)
+    options = {"steps": 1, "hidden": 8, "features": 8, "encoder_blocks": 1, "shift": "gain"}
+    model = DeFlow(DeFlowConfig(**options)).eval()
+    bands = tiled_translation._NoiseBands(model, 48, 24, 3)
+    bands.move_to(0, 48)
+    noise = bands.inside((0, 48, 0, 24))
+    assert [each.normal.shape[2] for each in noise] == [24, 12, 6]
+    assert noise[0].normal.flatten().unique().numel() == noise[0].normal.numel()
+    first = model.draw_noise(1, 16, 24, generator=torch.Generator().manual_seed(3))[0]
+    assert noise[0].log_strength == first.log_strength and torch.equal(noise[0].normal[:, :, :8], first.normal)
+    bands.move_to(40, 48)
+    assert list(bands.held) == [32]
+    assert torch.equal(bands.inside((40, 48, 8, 24))[0].uniform, noise[0].uniform[:, :, 20:, 4:])
 
 
 @pytest.mark.parametrize("tile,overlap", [(100, 16), (96, 20), (64, 32)])
