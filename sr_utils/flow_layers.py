@@ -167,7 +167,7 @@ class AffineInjector(nn.Module):
         super().__init__()
         self.bound = bound
         first, last = nn.Conv2d(features, hidden, 1), zero_conv(hidden, 2 * channels, 1)
-        self.network = ConditionNetwork(first, nn.SiLU(), last)
+        self.network = ConditionNetwork(first, nn.SiLU(inplace=True), last)
 
     def _log_scale_and_shift(self, features: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = self.network(features).chunk(2, dim=1)
@@ -185,9 +185,9 @@ class AffineInjector(nn.Module):
 def _coupling_network(kept: int, features: int, hidden: int, out_channels: int) -> ConditionNetwork:
     return ConditionNetwork(
         nn.Conv2d(kept + features, hidden, 3, padding=1),
-        nn.SiLU(),
+        nn.SiLU(inplace=True),
         nn.Conv2d(hidden, hidden, 1),
-        nn.SiLU(),
+        nn.SiLU(inplace=True),
         zero_conv(hidden, out_channels, 3),
     )
 
@@ -232,7 +232,7 @@ class LinearCoupling(nn.Module):
         self.filter = nn.Conv2d(kept, changed, 3, padding=1, bias=False)
         nn.init.zeros_(self.filter.weight)
         first, last = nn.Conv2d(features, hidden, 3, padding=1), zero_conv(hidden, changed, 1)
-        self.network = ConditionNetwork(first, nn.SiLU(), last)
+        self.network = ConditionNetwork(first, nn.SiLU(inplace=True), last)
 
     def _moved(self, z: Tensor, features: Tensor, sign: int) -> Tensor:
         kept, changed = z[:, : z.shape[1] // 2], z[:, z.shape[1] // 2 :]

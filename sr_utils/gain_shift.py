@@ -66,7 +66,7 @@ TONE_BOUND = 2.0
 """How far the colour of h may move the noise's log-variance to either side."""
 INITIAL_NOISE = -1.5
 """Log-variance of the noise at the start, where the latents' own is about 0."""
-ROWS = 64
+ROWS = 32
 """Rows of a latent whose mixtures are laid out at once in `GainShift.transport`: they need many times its memory."""
 
 
