@@ -145,16 +145,21 @@ def _row(method: str, name: str, works: list[float], costs: dict[str, list[Cost]
     return row
 
 
+def add_row(path: Path, row: dict[str, Any], *, begun: float) -> None:
+    """Put a row into a results file in place of the one with its ``method``, with a stamp of its own."""
+    known = read_json(path) if path.is_file() else {"provenance": {"profile": "bench", "seed": 0}, "rows": []}
+    stamp = {**describe_machine(), "seconds": round(time.monotonic() - begun, 1)}
+    rows = [each for each in known["rows"] if each["method"] != row["method"]]
+    write_metrics(path, known["provenance"], [*rows, row | {"measured": stamp}])
+
+
 def main(growth: Growth) -> None:
     """Measure, print, and write each row as soon as it is there."""
     begun, path = time.monotonic(), resolve(growth.output)
     with tempfile.TemporaryDirectory() as folder:
         for measure in (growth_images, growth_processes, growth_pixels):
             row = measure(growth, Path(folder))
-            known = read_json(path) if path.is_file() else {"provenance": {"profile": "bench", "seed": 0}, "rows": []}
-            stamp = {**describe_machine(), "seconds": round(time.monotonic() - begun, 1)}
-            rows = [each for each in known["rows"] if each["method"] != row["method"]]
-            write_metrics(path, known["provenance"], [*rows, row | {"measured": stamp}])
+            add_row(path, row, begun=begun)
             numbers = {name: f"{row[name]:.3f}" for name in ("exponent", "memory_ratio", "overhead") if name in row}
             print(f"{row['method']}: {numbers}", flush=True)
 
