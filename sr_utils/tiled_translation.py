@@ -18,7 +18,7 @@ from sr_utils.tiles import tiles
 
 TRANSLATION_TILE, TRANSLATION_OVERLAP = 1280, 64
 """Sides of what is translated at once. Less overlap shows: 32 pixels differ by 2 grey levels, 64 by 0.2."""
-BAND = 512
+BAND = 256
 """Rows of an image whose noise is drawn at once."""
 
 
@@ -42,9 +42,9 @@ def translated_bytes(
     height, width = (side + -side % factor for side in clean.shape[1:])
     noise = _NoiseBands(model, height, width, seed)
     degraded = torch.empty(3, height, width, dtype=torch.uint8)
-    for top, bottom, keep_top, keep_bottom in tiles(height, tile, overlap):
+    for top, bottom, keep_top, keep_bottom in tiles(height, tile, overlap, multiple=factor):
         noise.move_to(top, bottom)
-        for left, right, keep_left, keep_right in tiles(width, tile, overlap):
+        for left, right, keep_left, keep_right in tiles(width, tile, overlap, multiple=factor):
             area = (top, bottom, left, right)
             part = model.translate(
                 # Padded here, a tile at a time: a padded copy of a large photograph would outlive its use.

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 
 TILE, OVERLAP = 256, 32
 """Sides of what is restored at once, in pixels of low resolution."""
 
 
-def tiles(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
+def tiles(length: int, tile: int, overlap: int, *, multiple: int = 1) -> Iterator[tuple[int, int, int, int]]:
     """Cut a side into tiles: (start, stop) to read with context and (keep_from, keep_to) to write without.
 
-    No tile is longer than ``tile``, and no more are made than needed: the first and the last have context on one side
-    only, and keep the more for it.
+    As few as fit ``tile``, and about equally long, which needs the least memory. The first and the last have context on
+    one side only. All borders but ``length`` are multiples of ``multiple``; ``tile`` and ``overlap`` must be too.
     """
-    if length <= tile:
-        yield 0, length, 0, length
-        return
-    keep_from = 0
-    while keep_from < length:
-        start = max(0, keep_from - overlap)
-        keep_to = length if length - start <= tile else start + tile - overlap
-        yield start, min(length, keep_to + overlap), keep_from, keep_to
-        keep_from = keep_to
+    inner = length - 2 * overlap
+    count = max(1, math.ceil(inner / (tile - 2 * overlap)))
+    step = math.ceil(inner / count / multiple) * multiple
+    borders = [0, *(overlap + number * step for number in range(1, count)), length]
+    for keep_from, keep_to in itertools.pairwise(borders):
+        yield max(0, keep_from - overlap), min(length, keep_to + overlap), keep_from, keep_to

@@ -48,13 +48,17 @@ def test_translation_keeps_the_size_and_repeats(flow, size):
     assert not torch.equal(degraded, translate_image(flow, image, seed=4))
 
 
-@pytest.mark.parametrize("length", [1, 255, 256, 257, 500, 1000])
-def test_tiles_cover_a_side_once(length):
-    covered = []
-    for start, stop, keep_from, keep_to in tiles(length, 256, 32):
+@pytest.mark.parametrize("length", [1, 64, 255, 256, 257, 448, 449, 500, 1000])
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_tiles_cover_a_side_once(length, multiple):
+    covered, count = [], 0
+    for start, stop, keep_from, keep_to in tiles(length, 256, 32, multiple=multiple):
         assert 0 <= start <= keep_from < keep_to <= stop <= length and stop - start <= 256
+        assert start in (0, keep_from - 32) and stop in (length, keep_to + 32)
+        assert start % multiple == keep_from % multiple == 0
         covered += range(keep_from, keep_to)
-    assert covered == list(range(length))
+        count += 1
+    assert covered == list(range(length)) and count == max(1, -(-(length - 64) // 192))
 
 
 @torch.no_grad()
