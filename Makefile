@@ -16,7 +16,7 @@ help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
 	@echo 'make soak      8,000 hostile inputs, 50 kills and a sweep; about half an hour'
-	@echo 'make bench     measure speed, memory, cost, the kinds of shift and the floor of fidelity; about two hours, with nothing else running'
+	@echo 'make bench     measure speed, memory, growth, cost, the kinds of shift and the floor of fidelity; above two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
 	@echo 'make hybrid    score refinement networks and generators of pairs, in quality and cost; an hour, can be interrupted'
@@ -70,6 +70,7 @@ bench: $(READY)
 	@"$(VENV)" -m benchmarks.shifts
 	@"$(VENV)" -m benchmarks.cost
 	@"$(VENV)" -m benchmarks.speed $(ARGS)
+	@"$(VENV)" -m benchmarks.growth
 
 ladder: $(READY)
 	@"$(VENV)" -m benchmarks.shifts

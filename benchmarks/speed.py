@@ -26,6 +26,7 @@ from benchmarks.plain_deflow import PlainDeFlow
 from sr_utils.course import describe_machine
 from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of
 from sr_utils.evaluate import write_metrics
+from sr_utils.files import read_json
 from sr_utils.images import save_image
 from sr_utils.repository import repository_root, resolve
 from sr_utils.sampling import restore_folder, translate_folder
@@ -210,7 +211,10 @@ def main(speed: Speed) -> None:
         print(f"{row['method']}: {numbers}", flush=True)
     sizes = {"steps": speed.steps, "blocks": speed.blocks, "patch": speed.patch, "batch": speed.batch}
     provenance = {"profile": "bench", "seed": 0, **describe_machine(), "seconds": round(time.monotonic() - begun, 1)}
-    write_metrics(resolve(speed.output), provenance | sizes | {"peak_multiplications_per_second": peak}, rows)
+    path = resolve(speed.output)
+    # `benchmarks.growth` and `benchmarks.stages` add rows of their own, which have a stamp of their own.
+    others = [row for row in read_json(path)["rows"] if "measured" in row] if path.is_file() else []
+    write_metrics(path, provenance | sizes | {"peak_multiplications_per_second": peak}, rows + others)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from benchmarks import speed
 from benchmarks.speed import Speed
 
 SMALL = {"steps": 1, "blocks": 2, "patch": 32, "side": 64, "repeats": 1, "large": (48, 64)}
+from sr_utils.evaluate import write_metrics
 
 
 def test_both_forms_are_the_same_model_and_do_the_same_work():
@@ -34,11 +35,13 @@ def test_multiplications_of_a_product_are_counted():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 def test_the_benchmark_writes_its_rows(tmp_path):
     path = tmp_path / "speed.json"
+    stale, other = {"method": "train_step", "speedup": 99.0}, {"method": "growth_images", "measured": {"commit": "x"}}
+    write_metrics(path, {"profile": "bench"}, [stale, other])
     speed.main(Speed(**SMALL, output=path))
     written = json.loads(path.read_text())
     methods = [row["method"] for row in written["rows"]]
-    assert methods == ["train_step", "translate_512", "translate_large", "restore_large"]
-    for row in written["rows"][2:]:
+    assert methods == ["train_step", "translate_512", "translate_large", "restore_large", "growth_images"]
+    for row in written["rows"][2:4]:
         assert row["megapixels"] == pytest.approx(48 * 64 / 1e6) and 100 < row["peak_megabytes"] < 2000
     for row in written["rows"][:2]:
         assert row["speedup"] > 0 and 0 < row["peak_memory_ratio"] < 2 and 0 < row["multiplications_ratio"] < 1
