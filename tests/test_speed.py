@@ -8,9 +8,9 @@ import torch
 
 from benchmarks import speed
 from benchmarks.speed import Speed
+from sr_utils.evaluate import write_metrics
 
 SMALL = {"steps": 1, "blocks": 2, "patch": 32, "side": 64, "repeats": 1, "large": (48, 64)}
-from sr_utils.evaluate import write_metrics
 
 
 def test_both_forms_are_the_same_model_and_do_the_same_work():
