@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,6 +86,32 @@ def on_front(points: Sequence[Sequence[float]]) -> list[bool]:
     ]
 
 
+def near_together(points: Sequence[tuple[float, float]], *, share: float = 0.07) -> list[list[int]]:
+    """Indices of points in groups, each within ``share`` of the plane's width and height of another of its group."""
+    spans = [max(values) - min(values) or 1.0 for values in zip(*points, strict=True)]
+
+    def near(one: int, other: int) -> bool:
+        return all(abs(points[one][axis] - points[other][axis]) < share * spans[axis] for axis in (0, 1))
+
+    groups: list[list[int]] = []
+    for index in range(len(points)):
+        joined = [group for group in groups if any(near(index, other) for other in group)]
+        groups = [group for group in groups if group not in joined] + [sorted([index, *sum(joined, [])])]
+    return sorted(groups)
+
+
+def _ranges(group: Sequence[int]) -> str:
+    """Numbers of methods, counted from 1, with a dash between the ends of three or more in a row."""
+    runs: list[list[int]] = []
+    for index in group:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    texts = (f"{run[0] + 1}–{run[-1] + 1}" if len(run) > 2 else ", ".join(str(i + 1) for i in run) for run in runs)
+    return ", ".join(texts)
+
+
 @styled
 def cost_planes(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     """PSNR and LPIPS of each method against its multiplications a pixel; better is up and to the left.
@@ -105,7 +132,12 @@ def cost_planes(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
         for index, (cost, row) in enumerate(zip(costs, rows, strict=True)):
             colour = PALETTE[0] if best[index] else CARD
             axis.scatter([cost], [row[key]], color=colour, edgecolor=PALETTE[0], s=64, linewidth=2, zorder=3)
-            axis.annotate(str(index + 1), (cost, row[key]), (6, 5), textcoords="offset points", fontsize=12)
+        for group in near_together([(math.log(cost), row[key]) for cost, row in zip(costs, rows, strict=True)]):
+            highest = min(group, key=lambda index, key=key, sign=sign: sign * rows[index][key])
+            place = (costs[highest], rows[highest][key])
+            # To the left of several, whose label is long: the dearest have the figure's edge to their right.
+            align, offset = ("right", (-6, 5)) if len(group) > 1 else ("left", (6, 5))
+            axis.annotate(_ranges(group), place, offset, textcoords="offset points", ha=align, fontsize=12)
         axis.set(xscale="log", xlabel="multiplications per pixel", ylabel=label)
         axis.margins(0.12)
     axes[0][1].invert_yaxis()

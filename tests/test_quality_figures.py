@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from sr_utils.quality_figures import cost_planes, on_front, share_bars, trade_off
+from sr_utils.quality_figures import _ranges, cost_planes, near_together, on_front, share_bars, trade_off
 
 POINTS = {"plain": (27.0, 0.6), "ours": (28.5, 0.33), "close": (28.51, 0.331), "oracle": (29.0, 0.3)}
 
@@ -60,3 +60,10 @@ def test_methods_on_the_front_are_filled_and_all_are_named():
     assert right.yaxis_inverted() and not left.yaxis_inverted()
     assert figure.get_supxlabel() == "1 a    2 b    3 c"
     figure.savefig(io.BytesIO())
+
+
+def test_points_whose_labels_would_overlap_are_grouped_in_chains():
+    points = [(0.0, 0.0), (1.0, 1.0), (0.05, 0.0), (0.1, 0.02), (0.05, 0.5)]
+    assert near_together(points) == [[0, 2, 3], [1], [4]]
+    assert near_together([(2.0, 5.0)]) == [[0]]
+    assert _ranges([0, 1, 3, 5, 6, 7]) == "1, 2, 4, 6–8"
