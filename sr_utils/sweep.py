@@ -107,6 +107,7 @@ def sweep_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             style = {"linestyle": LINES[index % len(LINES)], "marker": "o", "capsize": 3}
             axis.errorbar(strengths, means, yerr=spread, label=name.replace("_", " "), **style)
         axis.set(title=label, xlabel="strength")
+        axis.ticklabel_format(axis="y", useOffset=False)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(maps)))
     return figure
 
