@@ -47,8 +47,9 @@ $(READY): requirements.lock pyproject.toml
 report: $(READY)
 	@"$(VENV)" -m sr_utils.cli report --profile "$(PROFILE)" $(ARGS)
 
+# Files are shared out among processes, whole, because what a file's tests share is made once.
 test: $(READY) browser
-	@"$(VENV)" -m pytest $(ARGS)
+	@"$(VENV)" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 # The tests that need a browser are skipped without one, and say so.
 browser:

@@ -8,13 +8,15 @@ the first rectified map and computes the second again, one small matrix product,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_utils.flow_layers import ActNorm
 from sr_utils.level_features import LevelFeatures
-from sr_utils.phase_convolution import GradientSum, PhaseConvolution, conv_gradients
+from sr_utils.phase_convolution import PRODUCTS, GradientSum, PhaseConvolution
 
 
 class NormalisedConv(nn.Module):
@@ -95,10 +97,40 @@ def _rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
+def _bands(rows: int, numbers: int) -> Iterator[slice]:
+    """A few rows at a time, of which each takes so many numbers."""
+    step = max(1, PRODUCTS // numbers)
+    return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
+
+
+def _second_rows(first: Tensor, mixing: Tensor, mixing_bias: Tensor, out: Tensor | None = None) -> Tensor:
+    """The rectified 1x1 convolution of some rows (P, hidden) of the first rectified map."""
+    return torch.mm(first, mixing.T, out=out).add_(mixing_bias).relu_()
+
+
 def _second_map(first: Tensor, mixing: Tensor, mixing_bias: Tensor) -> Tensor:
     """The rectified 1x1 convolution of the first rectified map."""
-    rows = torch.addmm(mixing_bias, _rows(first), mixing.T).relu_()
-    return rows.view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
+    rows = _rows(first)
+    second = torch.empty_like(rows)
+    for some in _bands(len(rows), 2 * rows.shape[1]):
+        _second_rows(rows[some], mixing, mixing_bias, second[some])
+    return second.view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def _neighbourhoods(maps: Tensor, numbers: int) -> Iterator[tuple[slice, Tensor]]:
+    """The 3x3 pixels around every pixel of (N, C, H, W), zero outside, some lines of an image at a time.
+
+    Yields which pixels, as `_rows` counts them, and a row of 9 C for each; a pixel takes ``numbers`` numbers.
+    """
+    padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    images, channels, height, width = maps.shape
+    image, line, pixel, _ = padded.stride()
+    # Three neighbours in a line lie side by side in memory.
+    around = padded.as_strided((images, height, width, 3, 3 * channels), (image, line, pixel, line, 1))
+    for index in range(images):
+        for lines in _bands(height, numbers * width):
+            pixels = slice((index * height + lines.start) * width, (index * height + lines.stop) * width)
+            yield pixels, around[index, lines].reshape(-1, 9 * channels)
 
 
 class _Network(torch.autograd.Function):
@@ -132,17 +164,24 @@ class _Network(torch.autograd.Function):
         first, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts = ctx.saved_tensors
         # A factor behind a convolution is one of its weight, and of its gradient.
         gradient = gradient.mul(gain[:, None, None]).contiguous(memory_format=torch.channels_last)
-        second = _second_map(first, mixing, mixing_bias)
-        to_second, to_last = conv_gradients(second, last, gradient)
         to_last_bias = gradient.sum((0, 2, 3))
+        rows = _rows(first)
+        to_rows, turned = torch.empty_like(rows), last.flip((2, 3)).permute(2, 3, 0, 1).flatten(0, 2)
+        to_turned, to_mixing = torch.zeros_like(turned), torch.zeros_like(mixing)
+        to_mixing_bias, to_bias = torch.zeros_like(mixing_bias), torch.zeros_like(scale)
+        # All but the last convolution works on single pixels, so that a few at a time can stay in a processor's cache.
+        for some, around in _neighbourhoods(gradient, len(turned) + 3 * rows.shape[1]):
+            second = _second_rows(rows[some], mixing, mixing_bias)
+            to_turned.addmm_(around.T, second)
+            to_second = _rectified_gradient(around @ turned, second)
+            to_mixing.addmm_(to_second.T, rows[some])
+            to_mixing_bias += to_second.sum(0)
+            to_first = _rectified_gradient(torch.mm(to_second, mixing, out=to_rows[some]), rows[some])
+            to_bias += to_first.sum(0)
+            to_first *= scale
+        to_first = to_rows.view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
+        to_last = to_turned.view(3, 3, *last.shape[:2]).flip((0, 1)).permute(2, 3, 0, 1)
         to_gain = (_rowwise(to_last, last) + to_last_bias * last_bias) / gain
-        to_second = _rectified_gradient(_rows(to_second), _rows(second))
-        del second
-        to_mixing, to_mixing_bias = to_second.T @ _rows(first), to_second.sum(0)
-        to_first = _rectified_gradient(to_second @ mixing, _rows(first))
-        del to_second
-        to_bias = to_first.sum(0)
-        to_first = to_first.mul_(scale).view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
 
         # The part that is this network's own comes first, if it has one; the others are shared.
         own = [GradientSum() for _ in range(len(parts) - len(ctx.sums))]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sr_utils.phase_convolution import conv_gradients
 from sr_utils.rrdb import RESIDUAL_SCALE, RRDB
 
 SLOPE = 0.2
@@ -45,13 +44,22 @@ class _DenseBlock(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, ...]:
         known, *weights = ctx.saved_tensors
         to_grown = RESIDUAL_SCALE * gradient
-        to_known, to_weight = conv_gradients(known, weights[-1], to_grown)
+        to_known, to_weight = _conv_gradients(known, weights[-1], to_grown)
         to_parameters = [to_weight, to_grown.sum((0, 2, 3))]
         for weight in reversed(weights[:-1]):
             end = weight.shape[1]
             grown = slice(end, end + len(weight))
             to_grown = torch.ops.aten.leaky_relu_backward(to_known[:, grown], known[:, grown], SLOPE, True)
-            further, to_weight = conv_gradients(known[:, :end], weight, to_grown)
+            further, to_weight = _conv_gradients(known[:, :end], weight, to_grown)
             to_known[:, :end] += further
             to_parameters = [to_weight, to_grown.sum((0, 2, 3)), *to_parameters]
         return gradient + to_known[:, : gradient.shape[1]], *to_parameters
+
+
+def _conv_gradients(maps: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of a 3x3 convolution's input (N, C, H, W) and weight (out, C, 3, 3)."""
+    one, zero = [1, 1], [0, 0]
+    # Not torch.nn.grad: that one loses the input's memory format, and everything is then converted.
+    return torch.ops.aten.convolution_backward(
+        gradient, maps, weight, None, one, one, one, False, zero, 1, [True, True, False]
+    )[:2]

@@ -206,15 +206,6 @@ def _split(parts: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
     return weight.split([part.shape[2] for part in parts], dim=1)
 
 
-def conv_gradients(maps: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of a 3x3 convolution's input (N, C, H, W) and weight (out, C, 3, 3)."""
-    one, zero = [1, 1], [0, 0]
-    # Not torch.nn.grad: that one loses the input's memory format, and everything is then converted.
-    return torch.ops.aten.convolution_backward(
-        gradient, maps, weight, None, one, one, one, False, zero, 1, [True, True, False]
-    )[:2]
-
-
 def conv_of_upsampled(coarse: Tensor, weight: Tensor, factor: int) -> Tensor:
     """Convolve (N, C, h, w), enlarged ``factor`` times by nearest neighbour, with ``weight`` (out, C, 3, 3).
 

@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import os
 import shutil
 
 import pytest
@@ -9,6 +10,11 @@ from playwright.sync_api import sync_playwright
 
 from sr_utils.deflow import DeFlow
 from sr_utils.images import save_image
+
+# Beside other test processes, one thread each, in what they start too: more would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # A repeatable sample of the generated cases; `make soak` chooses the other profile.
 settings.register_profile(
