@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
-from sr_utils.parameters import check_range
+from sr_utils.parameters import check_range, check_switches
 
 CLEAN, DEGRADED = 0, 1
 
@@ -86,6 +86,8 @@ class DeFlowConfig:
         check_range(owner, least=0.0, largest=10.0, bound=self.bound, epsilon=self.epsilon)
         check_range(owner, least=0.0, largest=1.0, coherence=self.coherence)
         check_range(owner, least=0, largest=self.levels, splits=0 if self.splits is None else self.splits)
+        switches = {"domain_normalisation": self.domain_normalisation, "checkpointing": self.checkpointing}
+        check_switches(owner, **switches, mixed_precision=self.mixed_precision)
         if self.shift not in ("constant", "local", "gain"):
             raise UserError(f"shift {self.shift!r} is not known; choose constant, local or gain.")
         if not isinstance(self.domain_map, str) or self.domain_map not in DOMAIN_MAPS:

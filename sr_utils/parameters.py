@@ -104,6 +104,19 @@ def check_range(owner: str, *, least: float, largest: float = math.inf, **values
             raise UserError(f"{name}={value!r} of {owner} must be {_WORDS[kind]} from {least:g}{to}.")
 
 
+def check_switches(owner: str, **values: Any) -> None:
+    """Hold values to true or false.
+
+    Raises
+    ------
+    UserError
+        naming the parameter and its `owner`.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{name}={value!r} of {owner} must be true or false.")
+
+
 def refuse_unknown(name: str, known: Iterable[str], *, what: str) -> None:
     """Raise a UserError that suggests the nearest name, unless `name` is one of `known`.
 

@@ -24,7 +24,7 @@ from sr_utils.deflow import CLEAN, DEGRADED, DeFlow
 from sr_utils.descent import Suspects, descend, learning_rate_at
 from sr_utils.esrgan import Discriminator, PerceptualLoss, adversarial_loss, discriminator_loss
 from sr_utils.features import imagenet_features
-from sr_utils.parameters import check_range
+from sr_utils.parameters import check_range, check_switches
 from sr_utils.processes import Processes
 from sr_utils.progress import progress
 from sr_utils.training_state import History, TrainingRun
@@ -61,6 +61,7 @@ class DeFlowTraining:
         check_range("DeFlowTraining", least=1, steps=self.steps, degraded_grid=self.degraded_grid)
         _check_common(self, "DeFlowTraining")
         check_range("DeFlowTraining", least=0.0, shift_rate_factor=self.shift_rate_factor)
+        check_switches("DeFlowTraining", compiled=self.compiled)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class ESRGANTraining:
         weights = {"pixel_weight": self.pixel_weight, "perceptual_weight": self.perceptual_weight}
         weights |= {"adversarial_weight": self.adversarial_weight, "gan_learning_rate": self.gan_learning_rate}
         check_range("ESRGANTraining", least=0.0, **weights)
+        if self.mixed_precision is not None:
+            check_switches("ESRGANTraining", mixed_precision=self.mixed_precision)
 
 
 def _check_common(training: DeFlowTraining | ESRGANTraining, owner: str) -> None:

@@ -6,6 +6,7 @@ A sample of the generated cases runs here; `make soak` runs hundreds of each tes
 import dataclasses
 import io
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -92,6 +93,18 @@ def test_any_value_of_any_setting_of_a_model_or_training(config, data):
         assert changed in one_sentence(error)
     else:
         assert getattr(made, changed) == values[changed] or isinstance(values[changed], list)
+
+
+SWITCHES = [(config, field.name) for config in CONFIGS for field in dataclasses.fields(config) if "bool" in field.type]
+
+
+@pytest.mark.parametrize("config, name", SWITCHES)
+@pytest.mark.parametrize("value", [math.nan, 1, "false", []])
+def test_a_switch_is_true_or_false(config, name, value):
+    steps = {"steps": 2} if config is DeFlowTraining else {"pixel_steps": 2, "gan_steps": 2}
+    values = steps if "Training" in config.__name__ else {}
+    with pytest.raises(UserError, match=f"^{name}=.* must be true or false"):
+        config(**values, **{name: value})
 
 
 @given(some.lists(some.text(max_size=30), max_size=3), some.sampled_from(sorted(NOTEBOOKS)))
