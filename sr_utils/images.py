@@ -85,8 +85,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
         return height, width
     with image:
         width, height = image.size
-        # EXIF orientations 5 to 8 turn the picture by a quarter; of TIFF, Pillow gives the turned size.
-        turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
+        turned = _orientation(image) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
@@ -101,10 +100,13 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
         UserError: the file is missing, unreadable, truncated, not an image or too large to be one.
     """
     path = Path(path)
-    array = None
+    array, orientation, flags = None, 1, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     image = _open_with_pillow(path)
     if image is not None:
         with image:
+            if image.format != "TIFF":
+                # In damaged EXIF data OpenCV finds other orientations than Pillow, which `image_size` asks.
+                orientation, flags = _orientation(image), flags | cv2.IMREAD_IGNORE_ORIENTATION
             try:
                 # OpenCV would fill the missing part of a truncated file with grey; Pillow refuses it.
                 image.load()
@@ -117,12 +119,31 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
         # The name never reaches OpenCV, which cannot open every non-ASCII one.
         content = np.fromfile(path, dtype=np.uint8)
         try:
-            array = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+            array = cv2.imdecode(content, flags)
         except cv2.error:
             array = None
     if array is None:
         raise UserError(f"The image {path} has a format that cannot be read: save it again as PNG.")
-    return _to_tensor(array[..., ::-1], path)
+    return _to_tensor(_upright(array, orientation)[..., ::-1], path)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, that a picture is still to be turned by; Pillow turns a TIFF by itself."""
+    try:
+        found = image.getexif().get(0x0112) if image.format != "TIFF" else 1
+    except Exception:  # damaged data make the parser raise nearly anything
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn (H, W, C) by its EXIF orientation: 5 to 8 are 1 to 4 of the picture mirrored at its diagonal."""
+    if orientation > 4:
+        array = array.swapaxes(0, 1)
+    # Mirrored from left to right, and from top to bottom.
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    return array[::rows, ::columns]
 
 
 def _open_with_pillow(path: str | os.PathLike) -> Image.Image | None:

@@ -1,3 +1,4 @@
+import io
 import math
 import os
 import shutil
@@ -82,6 +83,17 @@ def test_float_tiff_with_nan(tmp_path):
     cv2.imwrite(str(tmp_path / "a.tif"), np.full((4, 4, 3), np.nan, np.float32))
     with pytest.raises(UserError, match=r"a\.tif.*NaN"):
         load_image(tmp_path / "a.tif")
+
+
+def test_a_damaged_exif_orientation_means_the_same_to_size_and_pixels(tmp_path):
+    stream = io.BytesIO()
+    # An entry of no type, in which one decoder still finds orientation 5.
+    entry = b"\x01\x12" + b"\0\0" + b"\0\0\0\x01" + b"\0\x05\0\0"
+    exif = b"Exif\0\0" + b"MM\0*" + b"\0\0\0\x08" + b"\0\x01" + entry + b"\0\0\0\0"
+    Image.new("RGB", (7, 1)).save(stream, "JPEG", exif=exif)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(stream.getvalue())
+    assert image_size(path) == tuple(load_image(path).shape[1:])
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
