@@ -29,6 +29,11 @@ settings.register_profile("soak", settings.get_profile("sample"), max_examples=4
 settings.load_profile("sample")
 
 
+def pytest_collection_modifyitems(items):
+    """The file that takes longest begins first, so that the others run beside it."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 def write(path, width, height, seed=0):
     save_image(torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)), path)
 
