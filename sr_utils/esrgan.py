@@ -93,16 +93,17 @@ class RRDBNet(nn.Module):
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2.0, mode="nearest")), 0.2)
         x = self.last(F.leaky_relu(self.high_resolution(x), 0.2))
         x = x[:, :, : self.config.scale * height, : self.config.scale * width]
-        return self._agreeing(low_resolution, x) if self.config.consistency else x
+        return agreeing(x, low_resolution, self.config.consistency) if self.config.consistency else x
 
-    def _agreeing(self, low_resolution: Tensor, restored: Tensor) -> Tensor:
-        """``restored`` with what is coarse from the input."""
-        scale = self.config.scale
-        # Half precision would add errors as large as what is mended.
-        with torch.autocast(restored.device.type, enabled=False):
-            restored = restored.float()
-            drift = low_resolution.float() - imresize(restored, 1 / scale)
-            return restored + imresize(gaussian_blur(drift, self.config.consistency), scale)
+
+def agreeing(restored: Tensor, low_resolution: Tensor, consistency: float) -> Tensor:
+    """``restored`` (N, 3, scale H, scale W) with what is coarse from the input (N, 3, H, W); see `RRDBNet`."""
+    scale = restored.shape[-1] // low_resolution.shape[-1]
+    # Half precision would add errors as large as what is mended.
+    with torch.autocast(restored.device.type, enabled=False):
+        restored = restored.float()
+        drift = low_resolution.float() - imresize(restored, 1 / scale)
+        return restored + imresize(gaussian_blur(drift, consistency), scale)
 
 
 def load_official(state_dict: Mapping[str, Tensor]) -> RRDBNet:

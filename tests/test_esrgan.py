@@ -12,6 +12,7 @@ from sr_utils.esrgan import (
     RRDBNet,
     RRDBNetConfig,
     adversarial_loss,
+    agreeing,
     discriminator_loss,
     interpolated,
     with_consistency,
@@ -53,6 +54,7 @@ def test_a_wide_window_keeps_the_inputs_tone_and_nothing_finer(scale):
         first, second = free(low), network(low)
     assert coarse(second) < 0.1 * coarse(first)
     assert torch.equal(free(low), first)
+    torch.testing.assert_close(agreeing(first, low, 3.0), second)
     fine = gaussian_blur(second - first, 0.5 * scale) - (second - first)
     assert fine.abs().max() < 0.01, "only what is coarse may change"
 
