@@ -1,4 +1,4 @@
-"""How fast is the published form beside its plain twin, and how much memory does a large photograph take?
+"""How fast is the published form beside its plain twin, and how much less memory does it take?
 
 `python -m benchmarks.speed` writes figures/metrics/speed.json: ratios of medians of one process, both forms by turns.
 Nothing else should run on the machine meanwhile.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,10 +27,7 @@ from sr_utils.course import describe_machine
 from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of
 from sr_utils.evaluate import write_metrics
 from sr_utils.files import read_json
-from sr_utils.images import save_image
-from sr_utils.repository import repository_root, resolve
-from sr_utils.sampling import restore_folder, translate_folder
-from sr_utils.weights import load_deflow, load_esrgan
+from sr_utils.repository import resolve
 
 FORMS = {"plain": PlainDeFlow, "ours": DeFlow}
 
@@ -50,8 +46,6 @@ class Speed:
     """Of the image that is translated."""
     repeats: int = 5
     """Runs of each form, of which the median counts; the peak of memory is that of as many."""
-    large: tuple[int, int] = (4000, 6000)
-    """Height and width of the photograph that is translated and restored in tiles."""
     output: Path = Path("figures/metrics/speed.json")
 
     def config(self) -> DeFlowConfig:
@@ -167,28 +161,6 @@ def work_again_and_again(form: str, work: str, speed: Speed) -> None:
         function()
 
 
-def process_large(command: str, photograph: Path, folder: Path) -> None:
-    """What the commands translate and restore do with one photograph and the base checkpoints."""
-    checkpoints = repository_root() / "checkpoints"
-    if command == "translate":
-        translate_folder(load_deflow(checkpoints / "base_deflow.safetensors"), [photograph], folder)
-    else:
-        restore_folder(load_esrgan(checkpoints / "base_esrgan_x2.safetensors"), [photograph], folder)
-
-
-def large_photograph(speed: Speed) -> list[dict[str, Any]]:
-    """Peak memory of translating and of restoring, at x2, a photograph of ``large`` pixels, files included."""
-    height, width = speed.large
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        photograph = Path(folder) / "large.png"
-        save_image(smooth_images(1, max(speed.large))[0, :, :height, :width], photograph)
-        for command in ("translate", "restore"):
-            megabytes = peak_megabytes(process_large, command, photograph, Path(folder) / command)
-            rows.append({"method": f"{command}_large", "peak_megabytes": megabytes, "megapixels": height * width / 1e6})
-    return rows
-
-
 def compare(work: str, speed: Speed, peak: float) -> dict[str, Any]:
     """The row of one kind of work."""
     functions = {name: WORK[work](model, speed) for name, model in models(speed).items()}
@@ -211,7 +183,8 @@ def main(speed: Speed) -> None:
     begun = time.monotonic()
     peak = peak_multiplications_per_second()
     rows = []
-    for row in (*(compare(work, speed, peak) for work in WORK), *large_photograph(speed)):
+    for work in WORK:
+        row = compare(work, speed, peak)
         rows.append(row)
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if name != "method")
         print(f"{row['method']}: {numbers}", flush=True)

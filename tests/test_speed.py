@@ -10,7 +10,7 @@ from benchmarks import speed
 from benchmarks.speed import Speed
 from sr_utils.evaluate import write_metrics
 
-SMALL = {"steps": 1, "blocks": 2, "patch": 32, "side": 64, "repeats": 1, "large": (48, 64)}
+SMALL = {"steps": 1, "blocks": 2, "patch": 32, "side": 64, "repeats": 1}
 
 
 def test_both_forms_are_the_same_model_and_do_the_same_work():
@@ -42,9 +42,7 @@ def test_the_benchmark_writes_its_rows(tmp_path):
     speed.main(Speed(**SMALL, output=path))
     written = json.loads(path.read_text())
     methods = [row["method"] for row in written["rows"]]
-    assert methods == ["train_step", "translate_512", "translate_large", "restore_large", "growth_images"]
-    for row in written["rows"][2:4]:
-        assert row["megapixels"] == pytest.approx(48 * 64 / 1e6) and 100 < row["peak_megabytes"] < 2000
+    assert methods == ["train_step", "translate_512", "growth_images"]
     for row in written["rows"][:2]:
         assert row["speedup"] > 0 and 0 < row["peak_memory_ratio"] < 2 and 0 < row["multiplications_ratio"] < 1
         assert 0 < row["ours_share_of_peak"] < 1.5
