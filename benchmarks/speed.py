@@ -121,15 +121,15 @@ def seconds_by_turns(work: dict[str, Callable[[], Any]], repeats: int) -> dict[s
 def multiplications(function: Callable[[], Any]) -> int:
     """Multiply-adds of the convolutions and matrix products in one run; two operations each."""
     # Of itself the counter takes products that are added in place to be free.
-    in_place = {torch.ops.aten.baddbmm_: _operations_of_products}
+    in_place = dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), _operations_of_products)
     with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
         function()
     return counter.get_total_flops() // 2
 
 
 def _operations_of_products(total: torch.Size, one: torch.Size, other: torch.Size, **unused: Any) -> int:
-    """Operations of a batch of matrix products, from the shapes of what they are added to and of the factors."""
-    return 2 * math.prod(one) * other[2]
+    """Operations of matrix products, from the shapes of what they are added to and of the factors."""
+    return 2 * math.prod(one) * other[-1]
 
 
 def peak_multiplications_per_second(*, side: int = 2048, repeats: int = 10) -> float:

@@ -30,6 +30,7 @@ def test_seconds_are_taken_by_turns_and_the_first_run_is_left_out():
 def test_multiplications_of_a_product_are_counted():
     one, other = torch.rand(4, 5), torch.rand(5, 6)
     assert speed.multiplications(lambda: one @ other) == 4 * 5 * 6
+    assert speed.multiplications(lambda: torch.zeros(4, 6).addmm_(one, other)) == 4 * 5 * 6
     batch = torch.rand(3, 4, 5), torch.rand(3, 5, 6)
     assert speed.multiplications(lambda: torch.zeros(3, 4, 6).baddbmm_(*batch)) == 3 * 4 * 5 * 6
 
