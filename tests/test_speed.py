@@ -10,7 +10,7 @@ from benchmarks import speed
 from benchmarks.speed import Speed
 from sr_utils.evaluate import write_metrics
 
-SMALL = {"steps": 1, "blocks": 2, "patch": 32, "side": 64, "repeats": 1}
+SMALL = {"steps": 1, "blocks": 2, "patch": 32, "side": 64, "repeats": 1, "memory_repeats": 1}
 
 
 def test_both_forms_are_the_same_model_and_do_the_same_work():
