@@ -47,7 +47,7 @@ class Speed:
     repeats: int = 5
     """Timed runs of each form; the median counts."""
     memory_repeats: int = 3
-    """Runs whose peak of memory counts; later ones add nothing."""
+    """Runs whose peak of memory counts."""
     output: Path = Path("figures/metrics/speed.json")
 
     def config(self) -> DeFlowConfig:
