@@ -15,7 +15,7 @@ HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
 	@echo 'make test      run every test: ARGS goes to pytest'
-	@echo 'make soak      8,000 hostile inputs, 50 kills and a sweep; about half an hour'
+	@echo 'make soak      up to 6,800 hostile inputs, 50 kills and a sweep; about half an hour'
 	@echo 'make bench     measure speed, memory, growth, cost, the kinds of shift and the floor of fidelity; above two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
