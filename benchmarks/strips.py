@@ -60,7 +60,9 @@ def ladder_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
     """One dictionary a scene: the input enlarged, each rung's restoration, the truth; all cropped alike."""
     ladder = Ladder(states=options.ladder, profile=options.profile)
     networks = {
-        source.removeprefix("esrgan_").replace("_", " "): load_model(network_path(ladder, source, 0), RRDBNet)
+        source.removeprefix("esrgan_").removeprefix("deflow_").replace("_", " "): load_model(
+            network_path(ladder, source, 0), RRDBNet
+        )
         for source in ladder.sources
         if source not in ("esrgan_bicubic", "esrgan_noise_model")
     }
