@@ -1,0 +1,147 @@
+"""A released network as the teacher of the course's own, on the camera's own pictures (Hinton et al. 2015).
+
+`python -m benchmarks.distillation` lets Real-ESRGAN x4plus restore the first 80 of task 1's inputs, trains the base
+ESRGAN to give the same, and writes figures/metrics/distillation.json and checkpoints/distilled_esrgan_x2.safetensors.
+No ground truth takes part, nor does DeFlow: where the degradation is one that a released network knows, its results
+are pairs already. Rows:
+
+- ``real_esrgan_x4plus``: the teacher, shrunk to the truth's size, as in figures/metrics/peers.json.
+- ``real_esrgan_agreeing``: the same with what is coarse from the input (`esrgan.agreeing`); this is what is taught.
+- ``esrgan_distilled``: the student, with 1/15 of the teacher's weights.
+
+A teacher's result is a function of its input, so the student needs no adversary to become sharp: its loss is L1. The
+scores ``_unseen`` are of the inputs that nothing was learned from. The teacher's pictures are those of
+`benchmarks.peers`, which makes them if they are not there (the extra ``peers``). An interrupted training goes on where
+it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor
+
+from benchmarks.ladder import LEARNED_FROM
+from benchmarks.peers import Peers, score_peer
+from sr_utils.checkpoints import load_model, save_model
+from sr_utils.comparisons import pairs_provenance
+from sr_utils.course import describe_machine
+from sr_utils.datasets import DataRoot, PairSampler, load_images, open_data_root
+from sr_utils.esrgan import Discriminator, RRDBNet, agreeing, with_consistency
+from sr_utils.evaluate import parameter_count, score_method, summarise, write_metrics
+from sr_utils.images import load_image, quantize
+from sr_utils.repository import resolve
+from sr_utils.sampling import restore_image
+from sr_utils.training import ESRGANTraining, train_esrgan
+
+TEACHER = "real_esrgan_x4plus"
+STUDENT = "esrgan_distilled"
+CONSISTENCY = 12.0
+"""Window of the student's agreement with its input (`esrgan.RRDBNet`), twice the base network's: the less noise is
+left, the more shows what a window lets through. Chosen on every fifth pair, from 6, 12 and 24."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Budget of the training, and where things are."""
+
+    steps: int = 8000
+    patch: int = 40
+    batch: int = 8
+    learning_rate: float = 4e-4
+    seed: int = 0
+    inputs: int = LEARNED_FROM
+    """How many of the inputs are learned from; the others are unseen."""
+    data_root: Path = Path("data")
+    peers: Path = Path("runs/peers")
+    """Where `benchmarks.peers` keeps its pictures."""
+    base: Path = Path("checkpoints/base_esrgan_x2.safetensors")
+    states: Path = Path("runs/distillation")
+    weights: Path = Path("checkpoints/distilled_esrgan_x2.safetensors")
+    output: Path = Path("figures/metrics/distillation.json")
+
+    def training(self) -> ESRGANTraining:
+        """L1 alone."""
+        return ESRGANTraining(
+            pixel_steps=self.steps,
+            gan_steps=0,
+            patch=self.patch,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+        )
+
+
+def taught(path: Path, options: Distillation) -> Tensor:
+    """The teacher's result for the input at ``path``, (3, scale H, scale W) in [0, 1], agreeing with that input."""
+    result, low = load_image(resolve(options.peers) / TEACHER / f"{path.stem}.png"), load_image(path)
+    return agreeing(result[None], low[None], CONSISTENCY)[0].clamp(0, 1)
+
+
+def train_student(data: DataRoot, options: Distillation) -> RRDBNet:
+    """The base network, taught; known weights are not trained again."""
+    path = resolve(options.weights)
+    if path.is_file():
+        return load_model(path, RRDBNet)
+    lessons = data.inputs[: options.inputs]
+    network = with_consistency(load_model(resolve(options.base), RRDBNet), CONSISTENCY)
+    # It takes no part: there is no second stage.
+    discriminator = load_model(resolve("checkpoints/base_discriminator.safetensors"), Discriminator)
+    samples = PairSampler(
+        [[low] for low in load_images(lessons)],
+        [taught(path, options) for path in lessons],
+        options.patch,
+        data.scale,
+        seed=options.seed,
+        names=[path.name for path in lessons],
+    )
+    state = resolve(options.states) / "student.safetensors"
+    history = train_esrgan(network, discriminator, samples, options.training(), state_path=state)
+    network.to(memory_format=torch.contiguous_format)
+    about = {"teacher": TEACHER, "inputs": len(lessons), "steps": options.steps, "seed": options.seed}
+    about |= describe_machine() | pairs_provenance(data)
+    about["loss"] = history.records[:: max(1, len(history.records) // 100)]
+    save_model(path, network, about)
+    state.unlink(missing_ok=True)
+    return network
+
+
+def scored(method: str, data: DataRoot, restore: Callable[[Path], Tensor], options: Distillation) -> dict[str, float]:
+    """The mean scores of what ``restore`` makes of an input's path, over all pairs and over the unseen ones."""
+    paths = iter([path for path, _ in data.pairs])
+    images: Sequence[dict] = score_method(lambda _low: quantize(restore(next(paths))), data.pairs, label=method)
+    images = [{name: value for name, value in row.items() if name != "seconds"} for row in images]
+    row = {"method": method, **summarise(images)}
+    if images[options.inputs :]:
+        means = summarise(images[options.inputs :])
+        row |= {f"{name}_unseen": means[name] for name in ("psnr", "ssim", "lpips")}
+    return row
+
+
+def main(options: Distillation) -> None:
+    """Teach, score, print and write."""
+    torch.set_num_threads(1)
+    begun, data = time.monotonic(), open_data_root(resolve(options.data_root))
+    teacher = score_peer(TEACHER, Peers(data_root=options.data_root, states=options.peers))
+    student = train_student(data, options)
+    pictures = resolve(options.peers) / TEACHER
+    ways = {
+        TEACHER: (lambda path: load_image(pictures / f"{path.stem}.png"), int(teacher["parameters"])),
+        "real_esrgan_agreeing": (lambda path: taught(path, options), int(teacher["parameters"])),
+        STUDENT: (lambda path: restore_image(student, load_image(path)), parameter_count(student)),
+    }
+    rows = [scored(name, data, restore, options) | {"parameters": count} for name, (restore, count) in ways.items()]
+    for row in rows:
+        print(", ".join(f"{name} {value:.4g}" if name != "method" else value for name, value in row.items()))
+    about = {"profile": "bench", "seed": options.seed, **describe_machine()}
+    about["seconds"] = round(time.monotonic() - begun, 1)
+    write_metrics(resolve(options.output), about | pairs_provenance(data), rows)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Distillation, description=__doc__))
