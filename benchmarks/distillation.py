@@ -50,7 +50,7 @@ left, the more shows what a window lets through. Chosen on every fifth pair, fro
 class Distillation:
     """Budget of the training, and where things are."""
 
-    steps: int = 8000
+    steps: int = 6000
     patch: int = 40
     batch: int = 8
     learning_rate: float = 4e-4
