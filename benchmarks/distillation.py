@@ -34,10 +34,12 @@ from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, load_images, open_data_root
 from sr_utils.esrgan import Discriminator, RRDBNet, agreeing, with_consistency
 from sr_utils.evaluate import parameter_count, score_method, summarise, write_metrics
+from sr_utils.files import checksum
 from sr_utils.images import load_image, quantize
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 from sr_utils.training import ESRGANTraining, train_esrgan
+from sr_utils.training_state import forget_states
 
 TEACHER = "real_esrgan_x4plus"
 STUDENT = "esrgan_distilled"
@@ -83,12 +85,11 @@ def taught(path: Path, options: Distillation) -> Tensor:
     return agreeing(result[None], low[None], CONSISTENCY)[0].clamp(0, 1)
 
 
-def train_student(data: DataRoot, options: Distillation) -> RRDBNet:
-    """The base network, taught; known weights are not trained again."""
+def train_student(lessons: Sequence[Path], options: Distillation) -> RRDBNet:
+    """The base network, taught with the inputs at ``lessons``; known weights are not trained again."""
     path = resolve(options.weights)
     if path.is_file():
         return load_model(path, RRDBNet)
-    lessons = data.inputs[: options.inputs]
     network = with_consistency(load_model(resolve(options.base), RRDBNet), CONSISTENCY)
     # It takes no part: there is no second stage.
     discriminator = load_model(resolve("checkpoints/base_discriminator.safetensors"), Discriminator)
@@ -96,7 +97,7 @@ def train_student(data: DataRoot, options: Distillation) -> RRDBNet:
         [[low] for low in load_images(lessons)],
         [taught(path, options) for path in lessons],
         options.patch,
-        data.scale,
+        network.config.scale,
         seed=options.seed,
         names=[path.name for path in lessons],
     )
@@ -104,10 +105,10 @@ def train_student(data: DataRoot, options: Distillation) -> RRDBNet:
     history = train_esrgan(network, discriminator, samples, options.training(), state_path=state)
     network.to(memory_format=torch.contiguous_format)
     about = {"teacher": TEACHER, "inputs": len(lessons), "steps": options.steps, "seed": options.seed}
-    about |= describe_machine() | pairs_provenance(data)
+    about |= describe_machine() | {"lessons": checksum(lessons)}
     about["loss"] = history.records[:: max(1, len(history.records) // 100)]
     save_model(path, network, about)
-    state.unlink(missing_ok=True)
+    forget_states(state)
     return network
 
 
@@ -128,7 +129,7 @@ def main(options: Distillation) -> None:
     torch.set_num_threads(1)
     begun, data = time.monotonic(), open_data_root(resolve(options.data_root))
     teacher = score_peer(TEACHER, Peers(data_root=options.data_root, states=options.peers))
-    student = train_student(data, options)
+    student = train_student(data.inputs[: options.inputs], options)
     pictures = resolve(options.peers) / TEACHER
     ways = {
         TEACHER: (lambda path: load_image(pictures / f"{path.stem}.png"), int(teacher["parameters"])),

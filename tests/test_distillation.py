@@ -1,0 +1,73 @@
+"""Distillation: the lessons are a teacher's pictures, no ground truth takes part, and known weights stay."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from benchmarks import distillation, peers
+from benchmarks.distillation import STUDENT, TEACHER, Distillation
+from sr_utils.checkpoints import load_model, save_model
+from sr_utils.datasets import open_data_root
+from sr_utils.esrgan import RRDBNet, RRDBNetConfig
+from sr_utils.images import imresize, load_image, save_image
+
+SMALL = {"features": 8, "growth": 4, "blocks": 1}
+
+
+@pytest.fixture
+def options(root, tmp_path, monkeypatch):
+    """Four pairs, of which three are learned from, a small teacher and a small student."""
+    torch.manual_seed(0)
+    save_image(torch.rand(3, 48, 48), root / "task1/Input/003.png")
+    save_image(torch.rand(3, 96, 96), root / "task1/GroundTruth/003.png")
+    teacher = RRDBNet(RRDBNetConfig(scale=4, consistency=0.0, **SMALL)).eval()
+    monkeypatch.setattr(peers, "_network", lambda method, options: teacher)
+    base = tmp_path / "base.safetensors"
+    save_model(base, RRDBNet(RRDBNetConfig(scale=2, **SMALL)), {})
+    names = {"states": "states", "peers": "peers", "weights": "student.safetensors", "output": "rows.json"}
+    paths = {option: tmp_path / name for option, name in names.items()}
+    return Distillation(steps=2, patch=16, batch=2, inputs=3, data_root=root, base=base, **paths)
+
+
+def test_rows_are_of_the_teacher_of_what_is_taught_and_of_the_student(options):
+    distillation.main(options)
+    written = json.loads(options.output.read_text())
+    assert [row["method"] for row in written["rows"]] == [TEACHER, "real_esrgan_agreeing", STUDENT]
+    assert {"profile", "seed", "commit", "device", "seconds", "pairs"} <= written["provenance"].keys()
+    for row in written["rows"]:
+        assert row["count"] == 4 and row["psnr"] > 0 and row["parameters"] > 0 and row["psnr_unseen"] > 0
+    about = json.loads(options.weights.with_suffix(".json").read_text())
+    assert about["teacher"] == TEACHER and about["inputs"] == 3 and about["steps"] == 2
+    assert not (options.states / "student.safetensors").exists()
+    before = options.weights.read_bytes()
+    distillation.main(options)
+    assert options.weights.read_bytes() == before
+
+
+def test_what_is_taught_is_the_teachers_picture_with_the_inputs_coarse_brightness(options):
+    low = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(1)) / 4 + 0.4
+    path = options.data_root / "task1/Input/004.png"
+    save_image(low, path)
+    # A teacher that shifts the brightness: the shift is not taught, the fine detail is.
+    picture = imresize(low, 2).clamp(0, 1) - 0.2
+    save_image(picture, options.peers / TEACHER / "004.png")
+    lesson = distillation.taught(path, options)
+    assert lesson.shape == (3, 192, 192) and lesson.min() >= 0 and lesson.max() <= 1
+    assert abs((lesson.mean() - low.mean()).item()) < 0.01
+    difference = lesson - load_image(options.peers / TEACHER / "004.png")
+    assert difference.std() < 0.02 and difference.mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_student_learns_without_ground_truth_and_from_the_first_inputs_only(options):
+    data = open_data_root(options.data_root)
+    for path in data.inputs[: options.inputs]:
+        save_image(
+            torch.rand(3, *(2 * side for side in load_image(path).shape[1:])), options.peers / TEACHER / path.name
+        )
+    shutil.rmtree(options.data_root / "task1/GroundTruth")
+    student = distillation.train_student(data.inputs[: options.inputs], options)
+    assert student.config.consistency == distillation.CONSISTENCY
+    base = load_model(options.base, RRDBNet)
+    assert any(not torch.equal(a, b) for a, b in zip(base.parameters(), student.parameters(), strict=True))
