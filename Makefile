@@ -10,7 +10,7 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test soak browser bench ladder peers classical design hybrid lint lab app html publish clean
+.PHONY: help setup report test soak browser bench ladder peers distillation classical design hybrid lint lab app html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench     measure speed, memory, growth, cost, the kinds of shift and the floor of fidelity; above two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
+	@echo 'make distillation  teach the base network what a released network makes of the inputs; hours, can be interrupted'
 	@echo 'make hybrid    score refinement networks and generators of pairs, in quality and cost; an hour, can be interrupted'
 	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
 	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
@@ -87,6 +88,10 @@ sweep: $(READY)
 peers: $(READY)
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
 	@"$(VENV)" -m benchmarks.peers $(ARGS)
+
+distillation: $(READY)
+	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
+	@"$(VENV)" -m benchmarks.distillation $(ARGS)
 
 hybrid: $(READY)
 	@"$(VENV)" -m benchmarks.shifts

@@ -37,6 +37,8 @@ class Strips:
     run_root: Path = Path("runs/full")
     """Whose restored images stand for ours beside the peers."""
     peers: Path = Path("runs/peers")
+    student: Path = Path("checkpoints/distilled_esrgan_x2.safetensors")
+    """Weights of `benchmarks.distillation`."""
     ladder: Path = Path("runs/ladder")
     profile: str = "quick"
     """The ladder's."""
@@ -77,7 +79,8 @@ def ladder_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
 
 
 def peer_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
-    """One dictionary a scene: the input enlarged, each peer's restoration, ours, the truth; all cropped alike."""
+    """One dictionary a scene: the input enlarged, the restorations of peers, ours, their student, the truth."""
+    student = load_model(resolve(options.student), RRDBNet)
     folders = {
         "RealSR": resolve(options.peers) / "realsr_df2k",
         "Real-ESRGAN": resolve(options.peers) / "real_esrgan_x4plus",
@@ -85,23 +88,25 @@ def peer_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
     }
     scenes = []
     for input_path, truth_path in _spread(data, options.scenes):
-        truth = load_image(truth_path)
+        low, truth = load_image(input_path), load_image(truth_path)
         corner = report.busiest_window(truth, CROP)
-        whole = {"bicubic": bicubic(load_image(input_path), data.scale)}
+        whole = {"bicubic": bicubic(low, data.scale)}
         whole |= {name: load_image(folder / f"{input_path.stem}.png") for name, folder in folders.items()}
+        whole["student"] = restore_image(student, low)
         scenes.append({name: _crop(image, *corner) for name, image in (whole | {"truth": truth}).items()})
     return scenes
 
 
 def readme_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
-    """One scene: the input as it is, bicubic, a released network, ours, the truth; all cropped alike."""
+    """One scene: the input as it is, bicubic, a released network, its student, ours, the truth; all cropped alike."""
     input_path, truth_path = next(pair for pair in data.pairs if pair[0].stem == options.example)
     low, truth, scale = load_image(input_path), load_image(truth_path), data.scale
     top, left = (scale * (place // scale) for place in report.busiest_window(truth, CROP))
     whole = {
         "bicubic": bicubic(low, scale),
         "Real-ESRGAN": load_image(resolve(options.peers) / "real_esrgan_x4plus" / f"{input_path.stem}.png"),
-        "ours": load_image(resolve(options.run_root) / "restored" / f"{input_path.stem}.png"),
+        "its student": restore_image(load_model(resolve(options.student), RRDBNet), low),
+        "DeFlow's": load_image(resolve(options.run_root) / "restored" / f"{input_path.stem}.png"),
         "truth": truth,
     }
     seen = low[:, top // scale : (top + CROP) // scale, left // scale : (left + CROP) // scale]

@@ -5,7 +5,15 @@ from pathlib import Path
 from sr_utils.errors import UserError
 from sr_utils.files import read_json
 
-_ROWS = ("bicubic", "realsr_df2k", "real_esrgan_x4plus", "esrgan_published", "esrgan_base", "esrgan_deflow")
+_ROWS = (
+    "bicubic",
+    "realsr_df2k",
+    "real_esrgan_x4plus",
+    "esrgan_published",
+    "esrgan_base",
+    "esrgan_deflow",
+    "esrgan_distilled",
+)
 _COLUMNS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4)}
 
 
