@@ -62,8 +62,9 @@ def trade_off(
     if joined:
         label_points(axis, points)
     else:
-        for index, point in enumerate(points.values()):
-            axis.annotate(str(index + 1), point, (6, 5), textcoords="offset points", fontsize=12)
+        places = list(points.values())
+        for group in near_together(places, share=0.01):
+            axis.annotate(_ranges(group), places[group[-1]], (6, 5), textcoords="offset points", fontsize=12)
         figure.supxlabel(_numbered(names), fontsize=11)
     axis.set(xlabel="PSNR, dB (right is better)", ylabel="LPIPS (up is better)")
     return figure

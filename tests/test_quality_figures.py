@@ -19,6 +19,12 @@ def test_points_lie_where_they_belong_and_lower_lpips_is_higher_up():
     figure.savefig(io.BytesIO())
 
 
+def test_methods_at_one_place_share_a_label():
+    same = {"also plain": POINTS["plain"], **POINTS}
+    figure = trade_off(same, title="Heading", joined=False)
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["1, 2", "3, 4", "5"]
+
+
 def test_names_do_not_lie_on_each_other():
     figure = trade_off(POINTS, title="Heading")
     figure.savefig(io.BytesIO())
