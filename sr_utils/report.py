@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
+import PIL.Image
 import torch
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
@@ -52,6 +54,14 @@ def show(figure: Figure, course: Course, name: str, *, photographs: bool = False
     with matplotlib.rc_context(STYLE):
         figure.savefig(stream, format=kind, **options)
     display(Image(stream.getvalue(), format=kind))
+
+
+def show_picture(path: Path) -> None:
+    """Display a file of photographs as JPEG, which keeps notebooks light."""
+    stream = io.BytesIO()
+    with PIL.Image.open(path) as picture:
+        picture.convert("RGB").save(stream, "jpeg", quality=82)
+    display(Image(stream.getvalue(), format="jpeg"))
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> Markdown:

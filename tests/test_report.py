@@ -90,8 +90,19 @@ def draw(name):
 
 def test_every_drawing_function_is_tested():
     public = {name for name, each in vars(report).items() if getattr(each, "__module__", "") == report.__name__}
-    others = {"show", "save_figure", "table", "busiest_window"}
+    others = {"show", "show_picture", "save_figure", "table", "busiest_window"}
     assert set(DRAWINGS) == {name for name in public if not name.startswith("_")} - others
+
+
+def test_a_picture_file_is_shown_as_a_lighter_jpeg(tmp_path, monkeypatch):
+    pixels = (torch.rand(64, 64, 4, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8).numpy()
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "strip.png")
+    shown = []
+    monkeypatch.setattr(report, "display", shown.append)
+    report.show_picture(tmp_path / "strip.png")
+    picture = Image.open(io.BytesIO(shown[0].data))
+    assert picture.format == "JPEG" and picture.size == (64, 64)
+    assert len(shown[0].data) < (tmp_path / "strip.png").stat().st_size
 
 
 @pytest.mark.filterwarnings("error")
