@@ -63,8 +63,9 @@ def trade_off(
         label_points(axis, points)
     else:
         places = list(points.values())
-        for group in near_together(places, share=0.01):
-            axis.annotate(_ranges(group), places[group[-1]], (6, 5), textcoords="offset points", fontsize=12)
+        for group in near_together(places, share=0.025):
+            place = max(places[index] for index in group)
+            axis.annotate(_ranges(group), place, (6, 5), textcoords="offset points", fontsize=12)
         figure.supxlabel(_numbered(names), fontsize=11)
     axis.set(xlabel="PSNR, dB (right is better)", ylabel="LPIPS (up is better)")
     return figure
