@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
 from sr_utils.datasets import open_data_root
-from sr_utils.evaluate import write_metrics
+from sr_utils.evaluate import summarise, write_metrics
 from sr_utils.repository import resolve
 
 
@@ -24,6 +24,15 @@ class Options(Protocol):
     processes: int
     data_root: Path
     output: Path
+
+
+def summarise_with_unseen(images: Sequence[dict[str, Any]], learned_from: int) -> dict[str, float]:
+    """`summarise` of all images, and the means ``_unseen`` of those behind the first ``learned_from``, if any are."""
+    scores, unseen = summarise(images), images[learned_from:]
+    if unseen:
+        means = summarise(unseen)
+        scores |= {f"{name}_unseen": means[name] for name in ("psnr", "ssim", "lpips")}
+    return scores
 
 
 def compare(

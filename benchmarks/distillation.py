@@ -12,7 +12,8 @@ are pairs already. Rows:
 A teacher's result is a function of its input, so the student needs no adversary to become sharp: its loss is L1. The
 scores ``_unseen`` are of the inputs that nothing was learned from. The teacher's pictures are those of
 `benchmarks.peers`, which makes them if they are not there (the extra ``peers``). An interrupted training goes on where
-it stopped.
+it stopped. Weights that are there, the committed ones too, are scored and not trained again; `--weights` with another
+path trains anew.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from benchmarks.comparison import summarise_with_unseen
 from benchmarks.ladder import LEARNED_FROM
 from benchmarks.peers import Peers, score_peer
 from sr_utils.checkpoints import load_model, save_model
@@ -33,7 +35,7 @@ from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, load_images, open_data_root
 from sr_utils.esrgan import Discriminator, RRDBNet, agreeing, with_consistency
-from sr_utils.evaluate import parameter_count, score_method, summarise, write_metrics
+from sr_utils.evaluate import parameter_count, score_method, write_metrics
 from sr_utils.files import checksum
 from sr_utils.images import load_image, quantize
 from sr_utils.repository import resolve
@@ -115,13 +117,11 @@ def train_student(lessons: Sequence[Path], options: Distillation) -> RRDBNet:
 def scored(method: str, data: DataRoot, restore: Callable[[Path], Tensor], options: Distillation) -> dict[str, float]:
     """The mean scores of what ``restore`` makes of an input's path, over all pairs and over the unseen ones."""
     paths = iter([path for path, _ in data.pairs])
-    images: Sequence[dict] = score_method(lambda _low: quantize(restore(next(paths))), data.pairs, label=method)
-    images = [{name: value for name, value in row.items() if name != "seconds"} for row in images]
-    row = {"method": method, **summarise(images)}
-    if images[options.inputs :]:
-        means = summarise(images[options.inputs :])
-        row |= {f"{name}_unseen": means[name] for name in ("psnr", "ssim", "lpips")}
-    return row
+    images = score_method(lambda _low: quantize(restore(next(paths))), data.pairs, label=method)
+    scores = summarise_with_unseen(images, options.inputs)
+    # Two of the three rows only read pictures that are there already.
+    del scores["seconds_per_image"]
+    return {"method": method, **scores}
 
 
 def main(options: Distillation) -> None:

@@ -26,7 +26,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.comparison import compare
+from benchmarks.comparison import compare, summarise_with_unseen
 from benchmarks.shifts import Shifts, model_path
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.comparisons import pairs_provenance
@@ -35,7 +35,7 @@ from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow
 from sr_utils.esrgan import Discriminator, RRDBNet
-from sr_utils.evaluate import parameter_count, score_method, summarise
+from sr_utils.evaluate import parameter_count, score_method
 from sr_utils.files import read_json, write_json
 from sr_utils.images import crop_to_multiple, quantize
 from sr_utils.noise_model import fit_noise_model
@@ -148,11 +148,7 @@ def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]
     about = {"source": source, "seed": seed, "profile": options.profile, **describe_machine()}
     save_model(network_path(options, source, seed), network, about | pairs_provenance(data))
     images = score_method(lambda low: restore_image(network, low), data.pairs, label=source)
-    scores = summarise(images) | {"parameters": parameter_count(network)}
-    unseen = images[LEARNED_FROM:]
-    if unseen:
-        means = summarise(unseen)
-        scores |= {f"{name}_unseen": means[name] for name in ("psnr", "ssim", "lpips")}
+    scores = summarise_with_unseen(images, LEARNED_FROM) | {"parameters": parameter_count(network)}
     write_json(known, scores)
     known.with_suffix(".safetensors").unlink(missing_ok=True)
     return scores
