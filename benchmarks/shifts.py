@@ -23,6 +23,7 @@ from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import score_degradation, task_pairs
+from sr_utils.detail_calibration import calibrate_detail
 from sr_utils.files import read_json, write_json
 from sr_utils.grain_calibration import calibrate_grain
 from sr_utils.noise_calibration import calibrate_noise
@@ -78,6 +79,7 @@ def train_and_score(kind: str, seed: int, options: Shifts) -> dict[str, float]:
     if model.config.shift == "gain":
         calibrate_noise(model, clean, degraded)
         calibrate_grain(model, degraded, qualities=estimate_qualities(degraded), seed=seed)
+        model, _ = calibrate_detail(model, clean, degraded)
     about = {"kind": kind, "seed": seed, "steps": options.steps, **pairs_provenance(data), **describe_machine()}
     save_model(model_path(resolve(options.states), kind, options.steps, seed), model, about)
     scores = score_model(model, data, seed=seed) | {

@@ -9,6 +9,7 @@ the first rectified map and computes the second again, one small matrix product,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from sr_utils.flow_layers import ActNorm
 from sr_utils.level_features import LevelFeatures
-from sr_utils.phase_convolution import PRODUCTS, GradientSum, PhaseConvolution
+from sr_utils.phase_convolution import PRODUCTS, GradientSum
 
 
 class NormalisedConv(nn.Module):
@@ -65,12 +66,11 @@ class ConditionalNetwork(nn.Sequential):
         first, _, second, _, last = self
         if self.training and not (first.norm.initialised and second.norm.initialised):
             self._initialise(maps, features)
-        convolution, parts = (features.convolution, features.parts) if maps is None else features.behind(maps)
         scale = first.norm.log_scale.exp()
         mixing_scale = second.norm.log_scale.exp()
         return _Network.apply(
-            convolution,
-            features.sums,
+            features,
+            maps,
             first.conv.weight,
             scale,
             first.norm.bias * scale,
@@ -79,14 +79,14 @@ class ConditionalNetwork(nn.Sequential):
             last.conv.weight,
             last.conv.bias,
             last.gain(),
-            *parts,
+            *features.parts,
         )
 
     @torch.no_grad()
     def _initialise(self, maps: Tensor | None, features: LevelFeatures) -> None:
         """Set both actnorms from a first batch."""
         first, _, second, _, _ = self
-        convolution, parts = (features.convolution, features.parts) if maps is None else features.behind(maps)
+        convolution, parts = features.behind(maps)
         x = convolution(parts, first.conv.weight)
         x = torch.relu(first.norm(x)[0])
         second.norm(second.conv(x))
@@ -139,8 +139,8 @@ class _Network(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: torch.autograd.function.FunctionCtx,
-        convolution: PhaseConvolution,
-        sums: tuple[GradientSum, ...],
+        features: LevelFeatures,
+        maps: Tensor | None,
         weight: Tensor,
         scale: Tensor,
         bias: Tensor,
@@ -151,17 +151,20 @@ class _Network(torch.autograd.Function):
         gain: Tensor,
         *parts: Tensor,
     ) -> Tensor:
-        first = convolution(parts, weight)
+        convolution, read = features.behind(maps)
+        first = convolution(read, weight)
         first = torch.addcmul(bias[:, None, None], first, scale[:, None, None], out=first).relu_()
-        ctx.convolution, ctx.sums = convolution, sums
-        ctx.save_for_backward(first, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts)
+        ctx.features = replace(features, parts=())
+        # Their windows are twice as large or more, and what they may be a view of is not needed.
+        maps = None if maps is None else maps.clone(memory_format=torch.channels_last)
+        ctx.save_for_backward(first, maps, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts)
         out = F.conv2d(_second_map(first, mixing, mixing_bias), last, last_bias, padding=1)
         return out.mul_(gain[:, None, None])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        first, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts = ctx.saved_tensors
+        first, maps, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts = ctx.saved_tensors
         # A factor behind a convolution is one of its weight, and of its gradient.
         gradient = gradient.mul(gain[:, None, None]).contiguous(memory_format=torch.channels_last)
         to_last_bias = gradient.sum((0, 2, 3))
@@ -183,15 +186,16 @@ class _Network(torch.autograd.Function):
         to_last = to_turned.view(3, 3, *last.shape[:2]).flip((0, 1)).permute(2, 3, 0, 1)
         to_gain = (_rowwise(to_last, last) + to_last_bias * last_bias) / gain
 
-        # The part that is this network's own comes first, if it has one; the others are shared.
-        own = [GradientSum() for _ in range(len(parts) - len(ctx.sums))]
+        convolution, read = replace(ctx.features, parts=tuple(parts)).behind(maps)
         wanted = ctx.needs_input_grad[-len(parts) :]
-        sums = [each if want else None for each, want in zip([*own, *ctx.sums], wanted, strict=True)]
-        to_weight = ctx.convolution.gradients(parts, weight, to_first, sums)
+        sums = [each if want else None for each, want in zip(ctx.features.sums, wanted, strict=True)]
+        # The part that is this network's own comes first, if it has one; the others are shared.
+        own = None if maps is None or not ctx.needs_input_grad[1] else GradientSum()
+        to_weight = convolution.gradients(read, weight, to_first, sums if maps is None else [own, *sums])
         to_scale = _rowwise(to_weight, weight) / scale
-        to_parts = [*(each.take() for each in own), *(None for _ in ctx.sums)]
+        to_maps = None if own is None else convolution.schemes[0].scattered(own.take(), maps.shape)
         to_second_conv, to_last_conv = (to_mixing, to_mixing_bias), (to_last, to_last_bias, to_gain)
-        return None, None, to_weight, to_scale, to_bias, *to_second_conv, *to_last_conv, *to_parts
+        return None, to_maps, to_weight, to_scale, to_bias, *to_second_conv, *to_last_conv, *(None for _ in parts)
 
 
 def _rectified_gradient(gradient: Tensor, rectified: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, official_config
+from sr_utils.degradations import gaussian_blur
 from sr_utils.errors import UserError
 from sr_utils.flow_layers import ConditionNetwork, squeeze, unsqueeze
 from sr_utils.flow_parts import condition_encoder, flow_steps, latent_shift, split
@@ -315,7 +316,7 @@ class DeFlow(nn.Module):
         added, so none is left over.
         """
         noise = self.draw_noise(len(image), *image.shape[2:], generator=generator) if noise is None else noise
-
+        image = gaussian_blur(image, self.config.blur) if self.config.blur else image
         features = self._features(condition, *image.shape[2:], twice=True)
         latents = self._flow(image, features)[0]
 
@@ -352,7 +353,8 @@ class DeFlow(nn.Module):
 
         ``image`` and ``condition`` are of the degraded domain; the rest is as in `translate`. Temperature 0 gives
         the posterior's mean in latent space. What the degradation took away is drawn, not known. The posterior is
-        that of each latent by itself: the filter ``grain``, which ties their noise together, is left out of it.
+        that of each latent by itself: the filter ``grain``, which ties their noise together, is left out of it, and so
+        is the configured ``blur``.
         """
         if self.config.domain_normalisation:
             scale, offset = self._normalisation()

@@ -49,9 +49,12 @@ class DeFlowConfig:
     noise, with a flow that is linear given h."""
     initial_shift: float = 0.5
     """Deviation of a constant or local shift at the start of training; a constant one that starts at 0 stays there."""
-    coherence: float = 0.5
+    coherence: float = 1.0
     """Gain shift: how much of the finest latent's surviving detail is the scene's own, from 0 to 1; unpaired images
     cannot tell. The rest is drawn afresh."""
+    blur: float = 0.0
+    """Deviation, in pixels, of a Gaussian that takes detail from a clean image before it is translated; read off the
+    degraded images' grain by `detail_calibration`. Likelihoods do not know of it."""
     form: Literal["compact", "published"] = "compact"
     """This package's layers, or the released ones, which are there to load released weights."""
     growth: int = 0
@@ -85,6 +88,7 @@ class DeFlowConfig:
         check_range(owner, least=0.0, condition_noise=self.condition_noise)
         check_range(owner, least=0.0, largest=10.0, bound=self.bound, epsilon=self.epsilon)
         check_range(owner, least=0.0, largest=1.0, coherence=self.coherence)
+        check_range(owner, least=0.0, largest=8.0, blur=self.blur)
         check_range(owner, least=0, largest=self.levels, splits=0 if self.splits is None else self.splits)
         switches = {"domain_normalisation": self.domain_normalisation, "checkpointing": self.checkpointing}
         check_switches(owner, **switches, mixed_precision=self.mixed_precision)

@@ -7,9 +7,9 @@ is too strong here and too weak there. One filter over the sum mends that::
 
     y = y_0 + F * (y_1 - y_0)
 
-with y_0 the translation without anything drawn, y_1 the one with it, and F a filter of luma whose response depends on
-the distance from frequency zero; colour differences pass. `grain_calibration` measures it. The flow of the gain shift
-is linear given h, so y_1 - y_0 is the noise itself, wherever it is filtered.
+with y_0 the translation without anything drawn, y_1 the one with it, and F a filter whose responses to luma and to what
+differs from it, colour, depend on the distance from frequency zero. `grain_calibration` measures them. The flow of the
+gain shift is linear given h, so y_1 - y_0 is the noise itself, wherever it is filtered.
 """
 
 from __future__ import annotations
@@ -50,34 +50,61 @@ def band_frequencies() -> Tensor:
 class Grain(nn.Module):
     """The filter F; at first the identity.
 
-    ``log_gain`` (B,): logarithm of the response in every band. Between the bands' mean frequencies it is interpolated.
+    ``log_gain`` and ``log_gain_colour`` (B,): logarithm of the response in every band. Between the bands' mean
+    frequencies it is interpolated.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("log_gain", torch.zeros(len(EDGES) - 1))
+        self.register_buffer("log_gain_colour", torch.zeros(len(EDGES) - 1))
+        self.register_state_dict_post_hook(_drop_idle_colour)
+        self.register_load_state_dict_pre_hook(_fill_idle_colour)
 
     def changes(self) -> bool:
         """Whether the filter is anything but the identity."""
-        return bool(self.log_gain.any())
+        return bool(self.log_gain.any() or self.log_gain_colour.any())
 
-    def response(self, height: int, width: int) -> Tensor:
+    @staticmethod
+    def response(log_gain: Tensor, height: int, width: int) -> Tensor:
         """The gain at each frequency of `torch.fft.rfft2` of maps of this size, (height, width // 2 + 1)."""
-        like = {"device": self.log_gain.device, "dtype": self.log_gain.dtype}
+        like = {"device": log_gain.device, "dtype": log_gain.dtype}
         down, right = torch.fft.fftfreq(height, **like), torch.fft.rfftfreq(width, **like)
         distance = torch.hypot(down[:, None], right[None])
         nodes = band_frequencies().to(**like)
         above = torch.bucketize(distance, nodes).clamp(1, len(nodes) - 1)
         share = ((distance - nodes[above - 1]) / (nodes[above] - nodes[above - 1])).clamp(0, 1)
-        return torch.lerp(self.log_gain[above - 1], self.log_gain[above], share).exp()
+        return torch.lerp(log_gain[above - 1], log_gain[above], share).exp()
 
     def forward(self, noise: Tensor) -> Tensor:
         """Filter noise (N, 3, H, W) in R, G, B; beyond its borders it is taken to go on mirrored."""
-        luma = torch.einsum("j,njhw->nhw", noise.new_tensor(LUMA), noise)
-        height, width = luma.shape[1:]
+        luma = luma_of(noise).unsqueeze(1)
+        filtered = noise + self._change(luma, self.log_gain)
+        # Most filters leave colour alone, and need not pay for three maps more.
+        return filtered + self._change(noise - luma, self.log_gain_colour) if self.log_gain_colour.any() else filtered
+
+    def _change(self, maps: Tensor, log_gain: Tensor) -> Tensor:
+        """What a filter adds to maps (N, C, H, W)."""
+        height, width = maps.shape[2:]
         above, left = min(MARGIN, height - 1), min(MARGIN, width - 1)
-        extended = F.pad(luma, (left, left, above, above), mode="reflect")
-        change = self.response(*extended.shape[1:]) - 1
-        changed = torch.fft.irfft2(torch.fft.rfft2(extended) * change, s=extended.shape[1:])
-        # The same change of R, G and B leaves their differences as they are.
-        return noise + changed[:, above : above + height, left : left + width].unsqueeze(1)
+        extended = F.pad(maps, (left, left, above, above), mode="reflect")
+        size = extended.shape[2:]
+        change = self.response(log_gain, *size) - 1
+        changed = torch.fft.irfft2(torch.fft.rfft2(extended) * change, s=size)
+        return changed[:, :, above : above + height, left : left + width]
+
+
+def luma_of(images: Tensor) -> Tensor:
+    """Luma of R, G, B, (N, 3, H, W) to (N, H, W)."""
+    return torch.einsum("j,njhw->nhw", images.new_tensor(LUMA), images)
+
+
+def _drop_idle_colour(module: Grain, state: dict[str, Tensor], prefix: str, *unused: object) -> None:
+    """What does nothing is not stored: such weights are what they were before colour had a filter."""
+    if not module.log_gain_colour.any():
+        del state[f"{prefix}log_gain_colour"]
+
+
+def _fill_idle_colour(module: Grain, state: dict[str, Tensor], prefix: str, *unused: object) -> None:
+    """Where no filter of colour is stored, colour passes."""
+    state.setdefault(f"{prefix}log_gain_colour", torch.zeros_like(module.log_gain_colour))

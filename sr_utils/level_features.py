@@ -36,8 +36,10 @@ class LevelFeatures:
     injections: dict[nn.Module, Tensor] | None = None
     """What injectors answered, where a second pass will ask them again."""
 
-    def behind(self, maps: Tensor) -> tuple[PhaseConvolution, tuple[Tensor, ...]]:
-        """The convolution of maps (N, C, H, W) with these features behind them, and all that it reads."""
+    def behind(self, maps: Tensor | None) -> tuple[PhaseConvolution, tuple[Tensor, ...]]:
+        """The convolution of maps (N, C, H, W), if any, with these features behind them, and all that it reads."""
+        if maps is None:
+            return self.convolution, self.parts
         convolution = replace(self.convolution, schemes=(self.convolution.schemes[0], *self.convolution.schemes))
         return convolution, (self.convolution.schemes[0].windows(maps), *self.parts)
 

@@ -1,0 +1,110 @@
+"""Read off the grain how much of a scene's detail a camera passes on.
+
+No likelihood of unpaired images can tell a camera that blurs from scenes that are soft, or detail that survived from
+detail that was made up (`gain_shift`). The grain can. On the sensor, before anything else, noise is white; whatever is
+done to the image afterwards, interpolating colours, smoothing or shrinking it, is done to noise and scene alike. So
+noise is a chart of all frequencies that every image carries, and with N its spectrum in flat places, as it was before
+compression, the detail of frequency f is passed on with the gain::
+
+    G(f) = (N(f) / N(0))^(1/2)
+
+That is what a flow should do to a clean image, and its gains are often too high: a set of clean photographs with more
+detail than the degraded scenes have looks like a better camera. What is missing is made up for by a blur of the clean
+image, ahead of the flow, whose own gain K(f) is measured::
+
+    K(f) exp(-2 pi^2 sigma^2 f^2) = G(f)
+
+so the logarithm of N^(1/2) / K falls linearly with f^2, and its slope gives sigma. N(0) need not be known, and nobody
+can: planes are taken out of the places, which were chosen for being flat, so the lowest bands are left out.
+
+What a lens takes away comes before the noise and is not seen by this. Nor does it hold where software adds grain, or
+tells it from detail and treats both differently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sr_utils.compression import cosine_basis
+from sr_utils.deflow import DeFlow
+from sr_utils.errors import UserError
+from sr_utils.fidelity import to_patches
+from sr_utils.grain import PATCH, band_frequencies, band_indices, luma_of
+from sr_utils.grain_calibration import band_powers, card_patches, flat_colours
+from sr_utils.images import crop_to_multiple
+
+FIRST = 2
+"""The lowest band that is believed."""
+
+
+@dataclass(frozen=True)
+class DetailCalibration:
+    """What the grain said, for bands of luma, (B,) each."""
+
+    frequencies: Tensor
+    """In cycles a pixel."""
+    grain: Tensor
+    """G, with a scale at which K and the blur fit it best."""
+    before: Tensor
+    """K: what the flow passes on of the clean images' detail."""
+    after: Tensor
+    """K times the blur."""
+    blur: float
+    """Sigma, in pixels."""
+
+
+def calibrate_detail(
+    model: DeFlow, clean: Sequence[Tensor], degraded: Sequence[Tensor], *, share: float = 0.015, cards: int = 120
+) -> tuple[DeFlow, DetailCalibration]:
+    """A copy of a DeFlow that blurs as its grain says.
+
+    Parameters
+    ----------
+    model: with ``shift="gain"``, on the CPU, its grain calibrated before (`grain_calibration`); it is left as it is.
+    clean: images (3, H, W) in [0, 1] whose detail is followed through the flow.
+    degraded: images whose flat places have the colours of the cards that show the grain.
+    share, cards: as in `grain_calibration.calibrate_grain`.
+
+    Raises
+    ------
+    UserError: the model has another shift, or an image is smaller than a place or the flow's own multiple.
+    """
+    if model.config.shift != "gain":
+        raise UserError(f"A shift of kind {model.config.shift!r} has no grain to read: train with shift='gain'.")
+    sharp = _copy(model, blur=0.0)
+    _, colours = flat_colours(degraded, share=share, cards=cards)
+    power = band_powers(card_patches(sharp, colours)).mean(0)
+    passed, frequencies = passed_on(sharp, clean), band_frequencies()
+    square, fall = frequencies[FIRST:].square(), (0.5 * power.log() - passed.log())[FIRST:]
+    slope = ((square - square.mean()) * (fall - fall.mean())).sum() / (square - square.mean()).square().sum()
+    blur = math.sqrt(max(0.0, -slope.item()) / (2 * math.pi**2))
+    after = passed * torch.exp(-2 * (math.pi * blur * frequencies).square())
+    scale = (after.log() - 0.5 * power.log())[FIRST:].mean().exp()
+    fitted = DetailCalibration(frequencies, scale * power.sqrt(), passed, after, blur)
+    return _copy(model, blur=blur), fitted
+
+
+def _copy(model: DeFlow, *, blur: float) -> DeFlow:
+    copy = DeFlow(replace(model.config, blur=blur))
+    copy.load_state_dict(model.state_dict())
+    return copy.eval()
+
+
+def passed_on(model: DeFlow, clean: Sequence[Tensor]) -> Tensor:
+    """The gain of luma in every band from clean images to their translations without noise, (B,)."""
+    cosine, bands = cosine_basis(PATCH).float(), band_indices()
+    both, own = torch.zeros(2, len(band_frequencies()), dtype=torch.float64)
+    for image in clean:
+        image = crop_to_multiple(image, model.config.side_multiple)
+        translated = model.translate(image[None], model.condition(image[None]), temperature=0.0)[0]
+        before, after = (cosine @ luma_of(to_patches([each], PATCH).float()) @ cosine.T for each in (image, translated))
+        for band in range(len(own)):
+            inside = bands == band
+            both[band] += (before * after)[:, inside].sum()
+            own[band] += before.square()[:, inside].sum()
+    return (both / own).float()
