@@ -9,13 +9,14 @@ compression, the detail of frequency f is passed on with the gain::
     G(f) = (N(f) / N(0))^(1/2)
 
 That is what a flow should do to a clean image, and its gains are often too high: a set of clean photographs with more
-detail than the degraded scenes have looks like a better camera. What is missing is made up for by a blur of the clean
-image, ahead of the flow, whose own gain K(f) is measured::
+detail than the degraded scenes have looks like a better camera. What is missing is made up for by a Gaussian blur of
+the clean image, ahead of the flow, whose own gain K(f) is measured::
 
-    K(f) exp(-2 pi^2 sigma^2 f^2) = G(f)
+    K(f) B(f; sigma) = G(f)
 
-so the logarithm of N^(1/2) / K falls linearly with f^2, and its slope gives sigma. N(0) need not be known, and nobody
-can: planes are taken out of the places, which were chosen for being flat, so the lowest bands are left out.
+with B the blur's response, that of the sampled kernel: of a deviation below one pixel it differs from a Gaussian. sigma
+is where the ratio of both sides varies least over the bands. So N(0) need not be known, and nobody can: planes are
+taken out of the places, which were chosen for being flat, so the lowest bands are left out.
 
 What a lens takes away comes before the noise and is not seen by this. Nor does it hold where software adds grain, or
 tells it from detail and treats both differently.
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from sr_utils.compression import cosine_basis
 from sr_utils.deflow import DeFlow
+from sr_utils.degradations import gaussian_blur
 from sr_utils.errors import UserError
 from sr_utils.fidelity import to_patches
 from sr_utils.grain import PATCH, band_frequencies, band_indices, luma_of
@@ -40,6 +42,8 @@ from sr_utils.images import crop_to_multiple
 
 FIRST = 2
 """The lowest band that is believed."""
+CANDIDATES = tuple(index / 100 for index in range(201))
+"""Deviations of the blur that are tried, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,13 @@ def calibrate_detail(
     _, colours = flat_colours(degraded, share=share, cards=cards)
     power = band_powers(card_patches(sharp, colours)).mean(0)
     passed, frequencies = passed_on(sharp, clean), band_frequencies()
-    square, fall = frequencies[FIRST:].square(), (0.5 * power.log() - passed.log())[FIRST:]
-    slope = ((square - square.mean()) * (fall - fall.mean())).sum() / (square - square.mean()).square().sum()
-    blur = math.sqrt(max(0.0, -slope.item()) / (2 * math.pi**2))
-    after = passed * torch.exp(-2 * (math.pi * blur * frequencies).square())
-    scale = (after.log() - 0.5 * power.log())[FIRST:].mean().exp()
+
+    def ratio(sigma: float) -> Tensor:
+        """Logarithm of the two sides' ratio in the bands that are believed."""
+        return (passed * blur_response(sigma) / power.sqrt()).log()[FIRST:]
+
+    blur = min(CANDIDATES, key=lambda sigma: ratio(sigma).var().item())
+    after, scale = passed * blur_response(blur), ratio(blur).mean().exp()
     fitted = DetailCalibration(frequencies, scale * power.sqrt(), passed, after, blur)
     return _copy(model, blur=blur), fitted
 
@@ -93,6 +99,18 @@ def _copy(model: DeFlow, *, blur: float) -> DeFlow:
     copy = DeFlow(replace(model.config, blur=blur))
     copy.load_state_dict(model.state_dict())
     return copy.eval()
+
+
+def blur_response(sigma: float) -> Tensor:
+    """The gain of `degradations.gaussian_blur` in every band, (B,)."""
+    radius = 4 * math.ceil(CANDIDATES[-1])
+    impulse = torch.zeros(1, 3, 2 * radius + 1, 2 * radius + 1, dtype=torch.float64)
+    impulse[..., radius, radius] = 1.0
+    kernel = gaussian_blur(impulse, sigma)[0, 0].sum(0)
+    index = torch.arange(PATCH, dtype=torch.float64)[:, None] / (2 * PATCH)
+    line = (kernel * torch.cos(2 * math.pi * index * torch.arange(-radius, radius + 1))).sum(1)
+    response, bands = line[:, None] * line, band_indices()
+    return torch.stack([response[bands == band].mean() for band in range(len(band_frequencies()))]).float()
 
 
 def passed_on(model: DeFlow, clean: Sequence[Tensor]) -> Tensor:

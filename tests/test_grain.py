@@ -6,9 +6,9 @@ import torch
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
 from sr_utils.errors import UserError
-from sr_utils.grain import EDGES, LUMA, Grain, band_frequencies, band_indices
-from sr_utils.grain_calibration import band_powers, calibrate_grain
-from sr_utils.sampling import translate_image
+from sr_utils.grain import EDGES, LUMA, Grain, band_frequencies, band_indices, luma_of
+from sr_utils.grain_calibration import ROUNDED, band_powers, calibrate_grain
+from sr_utils.sampling import degrade_image, translate_image
 
 CONFIG = DeFlowConfig(steps=1, hidden=8, features=8, encoder_blocks=1, levels=2, shift="gain", coherence=1.0)
 
@@ -46,6 +46,26 @@ def test_a_border_does_not_see_the_opposite_one():
     noise[:, :, 0] = 1.0
     filtered = grain(noise)
     assert filtered[:, :, :8].abs().max() > 0.1 and filtered[:, :, -64:].abs().max() < 0.002
+
+
+def test_colour_has_a_filter_of_its_own_that_leaves_luma_alone():
+    grain = Grain()
+    grain.log_gain_colour.fill_(torch.log(torch.tensor(2.0)).item())
+    assert grain.changes()
+    noise = torch.randn(1, 3, 40, 24, generator=torch.Generator().manual_seed(0))
+    luma = luma_of(noise).unsqueeze(1)
+    torch.testing.assert_close(grain(noise), luma + 2 * (noise - luma), rtol=0, atol=1e-5)
+
+
+def test_weights_from_before_colour_had_a_filter_are_taken_and_an_idle_one_is_not_stored():
+    grain, other = Grain(), Grain()
+    assert list(grain.state_dict()) == ["log_gain"]
+    other.log_gain_colour.fill_(1.0)
+    other.load_state_dict(grain.state_dict())
+    assert not other.log_gain_colour.any()
+    grain.log_gain_colour.copy_(torch.linspace(-1, 1, len(EDGES) - 1))
+    other.load_state_dict(grain.state_dict())
+    assert torch.equal(other.log_gain_colour, grain.log_gain_colour)
 
 
 def test_colour_differences_pass():
@@ -114,16 +134,33 @@ def test_a_grain_is_found_again_from_its_images(model, tmp_path):
     shades = torch.linspace(0.3, 0.7, 12)
     degraded = [translate_image(model, shade.expand(3, 64, 64).clone(), seed=i) for i, shade in enumerate(shades)]
     model.grain.log_gain.zero_()
-    others = {name: value.clone() for name, value in model.state_dict().items() if name != "grain.log_gain"}
+    others = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("grain.")}
     found = calibrate_grain(model, degraded, share=1.0, cards=12, seed=100)
-    # Shapes are compared, so what all bands share is not found; luma's power stays.
+    # A dozen images and a dozen cards are not equally noisy: the shape is found, and the power that was seen.
     error = (model.grain.log_gain - true)[1:]
     assert (error - error.mean()).abs().max() < 0.15
+    assert found.colour_after[ROUNDED:].abs().max() < 0.5
+    real, before, after = found.strengths
+    assert abs(after / real - 1) < 0.02 < abs(before / real - 1)
     assert (found.after - found.real)[1:].abs().max() < 1 < (found.before - found.real).abs().max()
     for name, value in others.items():
         assert torch.equal(model.state_dict()[name], value), name
     save_model(tmp_path / "model.safetensors", model, {})
     assert torch.equal(load_model(tmp_path / "model.safetensors", DeFlow).grain.log_gain, model.grain.log_gain)
+
+
+def test_colour_noise_that_compression_has_rounded_away_is_brought_back(model):
+    true = model.grain.log_gain_colour.clone()
+    true[ROUNDED:] = 0.9
+    model.grain.log_gain_colour.copy_(true)
+    shades = torch.linspace(0.3, 0.7, 24)
+    cards = [shade.expand(3, 64, 64).clone() for shade in shades]
+    degraded = [degrade_image(model, card, qualities=[92], seed=i) for i, card in enumerate(cards)]
+    model.grain.log_gain_colour.zero_()
+    found = calibrate_grain(model, degraded, qualities=[92], share=1.0, cards=24, rounds=6, seed=100)
+    assert found.colour_before[ROUNDED] < -3 and found.colour_after[ROUNDED : ROUNDED + 3].abs().max() < 1
+    assert (model.grain.log_gain_colour - true)[ROUNDED : ROUNDED + 2].abs().max() < 0.25
+    assert not model.grain.log_gain_colour[:ROUNDED].any()
 
 
 def test_what_has_no_grain_is_refused(model):
