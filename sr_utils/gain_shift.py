@@ -23,7 +23,8 @@ camera are equally noisy; it is drawn anew for every translated image.
 No likelihood of unpaired images can say how much of the detail that y shows is x's own. Interpolation of colours and
 compression replace fine detail by other detail of the same size, and the sums above stay what they are. What can be
 said is said by an assumption, the coherence q: r_x goes on as q r_x, and a fresh draw of its component, of variance
-(1 - q²) σ_j², takes the rest of its place. With q = 1 all that survives is x's own, as in the published model.
+(1 - q²) σ_j², takes the rest of its place. With q = 1 all that survives is x's own, as in the published model. How much
+does survive, the grain can say (`detail_calibration`), and after that little is left to make up: q is 1 unless set.
 
 All this holds if noise that is added to an image adds to its latents, whatever the image shows. A flow that reacts to
 what it sees, as affine couplings do, shrinks its latents where the image is noisy; the noise is then explained by the

@@ -49,7 +49,7 @@ def test_a_blur_that_noise_has_gone_through_is_found_again(model):
         assert softer.config == replace(model.config, blur=found.blur) and model.config.blur == 0
         error = (found.after / found.grain).log()[FIRST:]
         assert error.abs().max() < 0.1 < (found.before / found.grain).log()[FIRST:].abs().max()
-        torch.testing.assert_close(passed_on(softer, textures())[:-1], found.after[:-1], rtol=0, atol=0.03)
+        torch.testing.assert_close(passed_on(softer, textures())[:-1], found.after[:-1], rtol=0, atol=0.05)
 
 
 def test_grain_that_is_finer_than_the_flow_asks_for_no_blur(model):
