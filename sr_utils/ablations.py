@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sr_utils.deflow import DeFlow
+from sr_utils.degradations import gaussian_blur
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
 
@@ -113,6 +114,9 @@ class LatentWalk:
         with torch.no_grad():
             self.condition = model.condition(self.image)
             self.latents, self.contexts = zip(*model.encode_in_context(self.image, self.condition), strict=True)
+            blur = model.config.blur
+            soft = gaussian_blur(self.image, blur) if blur else self.image
+            self.soft = model.encode(soft, self.condition)
 
     @torch.no_grad()
     def step(self, *, seed: int = 0, temperature: float = 1.0, share: float = 1.0, levels: str = "all") -> Tensor:
@@ -144,5 +148,5 @@ class LatentWalk:
             options = {"temperature": temperature, "generator": generator}
             return model.encode(model.translate(self.image, self.condition, **options), self.condition)
         noise = model.draw_noise(1, *self.image.shape[2:], generator=generator)
-        parts = zip(model.shifts, self.latents, noise, self.contexts, strict=True)
+        parts = zip(model.shifts, self.soft, noise, self.contexts, strict=True)
         return [shift.transport(z, each, context, temperature=temperature) for shift, z, each, context in parts]

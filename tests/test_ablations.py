@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -68,6 +69,18 @@ def test_a_walk_begins_at_the_image_and_ends_at_its_translation(scene, model):
     assert all(0 < part < parts["all"] for levels, part in parts.items() if levels != "all")
     with pytest.raises(UserError, match="levels='fine'"):
         walk.step(levels="fine")
+
+
+def test_a_walk_ends_at_a_blurred_translation_if_the_model_blurs(scene, model):
+    blurred = DeFlow(replace(model.config, blur=0.6)).eval()
+    blurred.load_state_dict(model.state_dict())
+    image = scene[0][:, :64, :64]
+    walk, generator = LatentWalk(blurred, image), torch.Generator().manual_seed(3)
+    translated = blurred.translate(image[None], walk.condition, generator=generator)[0].clamp(0, 1)
+    assert (walk.step(share=0.0) - image).abs().max() < 1e-4
+    assert (
+        (walk.step(seed=3) - translated).abs().max() < 1e-4 < (LatentWalk(model, image).step(seed=3) - translated).std()
+    )
 
 
 def test_the_map_explorer_redraws_on_every_control(scene):
