@@ -114,9 +114,9 @@ class LatentWalk:
         with torch.no_grad():
             self.condition = model.condition(self.image)
             self.latents, self.contexts = zip(*model.encode_in_context(self.image, self.condition), strict=True)
+            # Where the move begins: a translation blurs its image first.
             blur = model.config.blur
-            soft = gaussian_blur(self.image, blur) if blur else self.image
-            self.soft = model.encode(soft, self.condition)
+            self.soft = model.encode(gaussian_blur(self.image, blur), self.condition) if blur else self.latents
 
     @torch.no_grad()
     def step(self, *, seed: int = 0, temperature: float = 1.0, share: float = 1.0, levels: str = "all") -> Tensor:

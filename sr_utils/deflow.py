@@ -412,6 +412,13 @@ class DeFlow(nn.Module):
         return drawn
 
 
+def reconfigured(model: DeFlow, **changes: Any) -> DeFlow:
+    """A copy in evaluation mode with the same weights and ``changes`` of its configuration that leave their sizes."""
+    copy = DeFlow(replace(model.config, **changes))
+    copy.load_state_dict(model.state_dict())
+    return copy.eval()
+
+
 def load_official(state_dict: Mapping[str, Tensor], config: DeFlowConfig | Mapping[str, object]) -> DeFlow:
     """A DeFlow with released weights, in evaluation mode.
 

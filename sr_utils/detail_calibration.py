@@ -26,19 +26,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sr_utils.compression import cosine_basis
-from sr_utils.deflow import DeFlow
+from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.degradations import gaussian_blur
-from sr_utils.errors import UserError
 from sr_utils.fidelity import to_patches
-from sr_utils.grain import PATCH, band_frequencies, band_indices, luma_of
-from sr_utils.grain_calibration import band_powers, card_patches, flat_colours
+from sr_utils.grain import PATCH, band_frequencies, band_means, luma_of
+from sr_utils.grain_calibration import band_powers, card_patches, coefficients, flat_colours
 from sr_utils.images import crop_to_multiple
+from sr_utils.noise_calibration import check_gain_shift
 
 FIRST = 2
 """The lowest band that is believed."""
@@ -78,9 +77,8 @@ def calibrate_detail(
     ------
     UserError: the model has another shift, or an image is smaller than a place or the flow's own multiple.
     """
-    if model.config.shift != "gain":
-        raise UserError(f"A shift of kind {model.config.shift!r} has no grain to read: train with shift='gain'.")
-    sharp = _copy(model, blur=0.0)
+    check_gain_shift(model, "grain to read")
+    sharp = reconfigured(model, blur=0.0)
     _, colours = flat_colours(degraded, share=share, cards=cards)
     power = band_powers(card_patches(sharp, colours)).mean(0)
     passed, frequencies = passed_on(sharp, clean), band_frequencies()
@@ -92,13 +90,7 @@ def calibrate_detail(
     blur = min(CANDIDATES, key=lambda sigma: ratio(sigma).var().item())
     after, scale = passed * blur_response(blur), ratio(blur).mean().exp()
     fitted = DetailCalibration(frequencies, scale * power.sqrt(), passed, after, blur)
-    return _copy(model, blur=blur), fitted
-
-
-def _copy(model: DeFlow, *, blur: float) -> DeFlow:
-    copy = DeFlow(replace(model.config, blur=blur))
-    copy.load_state_dict(model.state_dict())
-    return copy.eval()
+    return reconfigured(model, blur=blur), fitted
 
 
 def blur_response(sigma: float) -> Tensor:
@@ -109,20 +101,16 @@ def blur_response(sigma: float) -> Tensor:
     kernel = gaussian_blur(impulse, sigma)[0, 0].sum(0)
     index = torch.arange(PATCH, dtype=torch.float64)[:, None] / (2 * PATCH)
     line = (kernel * torch.cos(2 * math.pi * index * torch.arange(-radius, radius + 1))).sum(1)
-    response, bands = line[:, None] * line, band_indices()
-    return torch.stack([response[bands == band].mean() for band in range(len(band_frequencies()))]).float()
+    return band_means(line[:, None] * line).float()
 
 
 def passed_on(model: DeFlow, clean: Sequence[Tensor]) -> Tensor:
     """The gain of luma in every band from clean images to their translations without noise, (B,)."""
-    cosine, bands = cosine_basis(PATCH).float(), band_indices()
-    both, own = torch.zeros(2, len(band_frequencies()), dtype=torch.float64)
+    both, own = torch.zeros(2, PATCH, PATCH, dtype=torch.float64)
     for image in clean:
         image = crop_to_multiple(image, model.config.side_multiple)
         translated = model.translate(image[None], model.condition(image[None]), temperature=0.0)[0]
-        before, after = (cosine @ luma_of(to_patches([each], PATCH).float()) @ cosine.T for each in (image, translated))
-        for band in range(len(own)):
-            inside = bands == band
-            both[band] += (before * after)[:, inside].sum()
-            own[band] += before.square()[:, inside].sum()
-    return (both / own).float()
+        before, after = (coefficients(luma_of(to_patches([each], PATCH))) for each in (image, translated))
+        both += (before * after).sum(0)
+        own += before.square().sum(0)
+    return (band_means(both) / band_means(own)).float()

@@ -43,8 +43,13 @@ def band_indices() -> Tensor:
 
 def band_frequencies() -> Tensor:
     """Mean distance from frequency zero of the coefficients in each band, in cycles a pixel, (B,)."""
-    distance, bands = _distances() / (2 * PATCH), band_indices()
-    return torch.stack([distance[bands == band].mean() for band in range(len(EDGES) - 1)]).float()
+    return band_means(_distances() / (2 * PATCH)).float()
+
+
+def band_means(values: Tensor) -> Tensor:
+    """Mean of the values (..., 16, 16) of a block's coefficients in every band, (..., B)."""
+    bands = band_indices()
+    return torch.stack([values[..., bands == band].mean(-1) for band in range(len(EDGES) - 1)], dim=-1)
 
 
 class Grain(nn.Module):

@@ -29,7 +29,8 @@ from sr_utils.compression import cosine_basis
 from sr_utils.deflow import DeFlow
 from sr_utils.errors import UserError
 from sr_utils.fidelity import flat_places, to_patches, without_plane
-from sr_utils.grain import BOUND, EDGES, PATCH, band_frequencies, band_indices, luma_of
+from sr_utils.grain import BOUND, PATCH, band_frequencies, band_indices, band_means, luma_of
+from sr_utils.noise_calibration import check_gain_shift
 from sr_utils.sampling import degrade_image
 
 CARD = 64
@@ -72,9 +73,13 @@ def colour_powers(patches: Tensor) -> Tensor:
 
 def _powers(maps: Tensor) -> Tensor:
     """(P, 16, 16) to (P, B)."""
+    return band_means(coefficients(maps).square())
+
+
+def coefficients(maps: Tensor) -> Tensor:
+    """The cosine transform of (P, 16, 16)."""
     cosine = cosine_basis(PATCH).to(maps.dtype)
-    power, bands = (cosine @ maps @ cosine.T).square(), band_indices()
-    return torch.stack([power[:, bands == band].mean(1) for band in range(len(EDGES) - 1)], dim=1)
+    return cosine @ maps @ cosine.T
 
 
 def _shape(powers: Tensor) -> Tensor:
@@ -113,8 +118,7 @@ def calibrate_grain(
     ------
     UserError: the model has another shift; an image is smaller than a place, or all are black or white throughout.
     """
-    if model.config.shift != "gain":
-        raise UserError(f"A shift of kind {model.config.shift!r} has no grain to calibrate: train with shift='gain'.")
+    check_gain_shift(model, "grain to calibrate")
     places, colours = flat_colours(degraded, share=share, cards=cards)
     real, real_luma, real_colour = _spectra(places)
     spectra = []

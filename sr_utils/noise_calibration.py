@@ -62,10 +62,10 @@ def _flat_latents(model: DeFlow, image: Tensor, share: float, *, degraded: bool)
     return found
 
 
-def check_gain_shift(model: DeFlow) -> None:
-    """Raise a `UserError` if the model's shift has no noise to calibrate."""
+def check_gain_shift(model: DeFlow, lacking: str = "noise to calibrate") -> None:
+    """Raise a `UserError` that says what a shift is ``lacking`` if it is not the gain shift."""
     if model.config.shift != "gain":
-        raise UserError(f"A shift of kind {model.config.shift!r} has no noise to calibrate: train with shift='gain'.")
+        raise UserError(f"A shift of kind {model.config.shift!r} has no {lacking}: train with shift='gain'.")
 
 
 def calibrate_noise(

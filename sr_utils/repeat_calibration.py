@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sr_utils.deflow import DeFlow
+from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.errors import UserError
 from sr_utils.images import crop_to_multiple
 from sr_utils.noise_calibration import PATCH, STEPS, PlaceLatents, check_gain_shift, fit_noise
@@ -46,9 +45,7 @@ def calibrate_noise_from_repeats(model: DeFlow, frames: Sequence[Tensor], *, ste
     """
     check_gain_shift(model)
     views = find_views(frames)
-    calibrated = DeFlow(replace(model.config, coherence=1.0))
-    calibrated.load_state_dict(model.state_dict())
-    calibrated.eval()
+    calibrated = reconfigured(model, coherence=1.0)
     # A strength that was all but excluded could not come back in so short a fit.
     torch.nn.init.zeros_(calibrated.population.weights)
     multiple = math.lcm(PATCH, model.config.side_multiple)

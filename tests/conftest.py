@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import sync_playwright
 
-from sr_utils.deflow import DeFlow
+from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.images import save_image
 
 # Beside other test processes, one thread each, in what they start too: more would wait for each other.
@@ -51,6 +51,16 @@ def noisy_camera():
         return model
 
     return make
+
+
+@pytest.fixture
+def quiet_camera():
+    """A small gain shift at its start, with little noise that is the same in every direction."""
+    torch.manual_seed(0)
+    model = DeFlow(DeFlowConfig(steps=1, hidden=8, features=8, encoder_blocks=1, levels=2, shift="gain")).eval()
+    for shift in model.shifts:
+        shift.log_noise.data.fill_(-6.0)
+    return model
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 import time
-from dataclasses import replace
 
 import pytest
 import torch
 
 from sr_utils.ablations import LEVELS, LatentWalk, view_map
 from sr_utils.checkpoints import load_model
-from sr_utils.deflow import DeFlow
+from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
 from sr_utils.images import imresize
@@ -72,8 +71,7 @@ def test_a_walk_begins_at_the_image_and_ends_at_its_translation(scene, model):
 
 
 def test_a_walk_ends_at_a_blurred_translation_if_the_model_blurs(scene, model):
-    blurred = DeFlow(replace(model.config, blur=0.6)).eval()
-    blurred.load_state_dict(model.state_dict())
+    blurred = reconfigured(model, blur=0.6)
     image = scene[0][:, :64, :64]
     walk, generator = LatentWalk(blurred, image), torch.Generator().manual_seed(3)
     translated = blurred.translate(image[None], walk.condition, generator=generator)[0].clamp(0, 1)

@@ -5,22 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of
+from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of, reconfigured
 from sr_utils.degradations import gaussian_blur
 from sr_utils.detail_calibration import FIRST, blur_response, calibrate_detail, passed_on
 from sr_utils.errors import UserError
 from sr_utils.grain import band_frequencies
 
-CONFIG = DeFlowConfig(steps=1, hidden=8, features=8, encoder_blocks=1, levels=2, shift="gain")
-
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    model = DeFlow(CONFIG).eval()
-    for shift in model.shifts:
-        shift.log_noise.data.fill_(-6.0)
-    return model
+def model(quiet_camera):
+    return quiet_camera
 
 
 def textures(count=4, side=96):
@@ -59,8 +53,7 @@ def test_grain_that_is_finer_than_the_flow_asks_for_no_blur(model):
 
 
 def test_translation_blurs_the_image_and_not_its_noise(model):
-    blurred = DeFlow(replace(model.config, blur=0.7)).eval()
-    blurred.load_state_dict(model.state_dict())
+    blurred = reconfigured(model, blur=0.7)
     image = torch.rand(1, 3, 48, 32, generator=torch.Generator().manual_seed(1))
     condition, noise = condition_of(image, 8), model.draw_noise(1, 48, 32)
     expected = model.translate(gaussian_blur(image, 0.7), condition, noise=noise)

@@ -10,16 +10,10 @@ from sr_utils.grain import EDGES, LUMA, Grain, band_frequencies, band_indices, l
 from sr_utils.grain_calibration import ROUNDED, band_powers, calibrate_grain
 from sr_utils.sampling import degrade_image, translate_image
 
-CONFIG = DeFlowConfig(steps=1, hidden=8, features=8, encoder_blocks=1, levels=2, shift="gain", coherence=1.0)
-
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    model = DeFlow(CONFIG).eval()
-    for shift in model.shifts:
-        shift.log_noise.data.fill_(-6.0)
-    return model
+def model(quiet_camera):
+    return quiet_camera
 
 
 def test_the_untouched_filter_is_the_identity():
