@@ -29,6 +29,7 @@ from sr_utils.grain_calibration import calibrate_grain
 from sr_utils.noise_calibration import calibrate_noise
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image
+from sr_utils.strength_calibration import calibrate_strengths
 from sr_utils.training import DeFlowTraining, train_deflow
 
 KINDS = {
@@ -78,7 +79,9 @@ def train_and_score(kind: str, seed: int, options: Shifts) -> dict[str, float]:
     history = train_deflow(model, clean, degraded, training, state_path=known.with_suffix(".safetensors"))
     if model.config.shift == "gain":
         calibrate_noise(model, clean, degraded)
-        calibrate_grain(model, degraded, qualities=estimate_qualities(degraded), seed=seed)
+        behind = {"qualities": estimate_qualities(degraded), "seed": seed}
+        calibrate_strengths(model, degraded, **behind)
+        calibrate_grain(model, degraded, **behind)
         model, _ = calibrate_detail(model, clean, degraded)
     about = {"kind": kind, "seed": seed, "steps": options.steps, **pairs_provenance(data), **describe_machine()}
     save_model(model_path(resolve(options.states), kind, options.steps, seed), model, about)

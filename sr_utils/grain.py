@@ -7,9 +7,11 @@ is too strong here and too weak there. One filter over the sum mends that::
 
     y = y_0 + F * (y_1 - y_0)
 
-with y_0 the translation without anything drawn, y_1 the one with it, and F a filter whose responses to luma and to what
-differs from it, colour, depend on the distance from frequency zero. `grain_calibration` measures them. The flow of the
-gain shift is linear given h, so y_1 - y_0 is the noise itself, wherever it is filtered.
+with y_0 the translation without anything drawn, y_1 the one with it, and F a filter whose response, a matrix that mixes
+R, G and B, depends on the distance from frequency zero. A sensor has two green pixels for each red and blue one, and
+white balance makes the latter louder, so the three colours of its noise are neither equal nor independent, and in
+coarse grain less so than in fine. `grain_calibration` measures the matrices. The flow of the gain shift is linear given
+h, so y_1 - y_0 is the noise itself, wherever it is filtered.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ EDGES = (0.5, 2.0, 4.0, 6.0, 8.0, 11.0, 14.0, 22.0)
 """Where bands of frequencies begin and end, as a distance of indices from zero."""
 MARGIN = 32
 """Pixels by which noise is extended, mirrored, before it is filtered: a border must not see the opposite one."""
-BOUND = 1.6
-"""Largest logarithm of a gain, to either side."""
+BOUND = 5.0
+"""Largest factor, to either side, by which the filter may change the deviation of any mixture of colours."""
 
 
 def _distances() -> Tensor:
@@ -55,48 +57,55 @@ def band_means(values: Tensor) -> Tensor:
 class Grain(nn.Module):
     """The filter F; at first the identity.
 
-    ``log_gain`` and ``log_gain_colour`` (B,): logarithm of the response in every band. Between the bands' mean
-    frequencies it is interpolated.
+    ``mixing`` (B, 3, 3): what R, G and B of the result take of R, G and B of the noise, in every band. Between the
+    bands' mean frequencies it is interpolated.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("log_gain", torch.zeros(len(EDGES) - 1))
-        self.register_buffer("log_gain_colour", torch.zeros(len(EDGES) - 1))
-        self.register_state_dict_post_hook(_drop_idle_colour)
-        self.register_load_state_dict_pre_hook(_fill_idle_colour)
+        self.register_buffer("mixing", _identities())
+        self.register_state_dict_post_hook(_store_idle_as_gains)
+        self.register_load_state_dict_pre_hook(_read_gains)
+
+    def reset(self) -> None:
+        """Become the identity again."""
+        self.mixing.copy_(_identities())
 
     def changes(self) -> bool:
         """Whether the filter is anything but the identity."""
-        return bool(self.log_gain.any() or self.log_gain_colour.any())
+        return not torch.equal(self.mixing, _identities().to(self.mixing))
 
-    @staticmethod
-    def response(log_gain: Tensor, height: int, width: int) -> Tensor:
-        """The gain at each frequency of `torch.fft.rfft2` of maps of this size, (height, width // 2 + 1)."""
-        like = {"device": log_gain.device, "dtype": log_gain.dtype}
+    def response(self, height: int, width: int) -> Tensor:
+        """The matrix at each frequency of `torch.fft.rfft2` of maps of this size, (height, width // 2 + 1, 3, 3)."""
+        like = {"device": self.mixing.device, "dtype": self.mixing.dtype}
         down, right = torch.fft.fftfreq(height, **like), torch.fft.rfftfreq(width, **like)
         distance = torch.hypot(down[:, None], right[None])
         nodes = band_frequencies().to(**like)
         above = torch.bucketize(distance, nodes).clamp(1, len(nodes) - 1)
         share = ((distance - nodes[above - 1]) / (nodes[above] - nodes[above - 1])).clamp(0, 1)
-        return torch.lerp(log_gain[above - 1], log_gain[above], share).exp()
+        return torch.lerp(self.mixing[above - 1], self.mixing[above], share[..., None, None])
 
     def forward(self, noise: Tensor) -> Tensor:
         """Filter noise (N, 3, H, W) in R, G, B; beyond its borders it is taken to go on mirrored."""
-        luma = luma_of(noise).unsqueeze(1)
-        filtered = noise + self._change(luma, self.log_gain)
-        # Most filters leave colour alone, and need not pay for three maps more.
-        return filtered + self._change(noise - luma, self.log_gain_colour) if self.log_gain_colour.any() else filtered
-
-    def _change(self, maps: Tensor, log_gain: Tensor) -> Tensor:
-        """What a filter adds to maps (N, C, H, W)."""
-        height, width = maps.shape[2:]
+        height, width = noise.shape[2:]
         above, left = min(MARGIN, height - 1), min(MARGIN, width - 1)
-        extended = F.pad(maps, (left, left, above, above), mode="reflect")
+        extended = F.pad(noise, (left, left, above, above), mode="reflect")
         size = extended.shape[2:]
-        change = self.response(log_gain, *size) - 1
-        changed = torch.fft.irfft2(torch.fft.rfft2(extended) * change, s=size)
-        return changed[:, :, above : above + height, left : left + width]
+        matrices, waves = self.response(*size), torch.fft.rfft2(extended)
+        # Not one product of matrices a frequency: those are slow where they are as small as these.
+        mixed = [sum(matrices[..., row, column] * waves[:, column] for column in range(3)) for row in range(3)]
+        filtered = torch.fft.irfft2(torch.stack(mixed, dim=1), s=size)
+        return filtered[:, :, above : above + height, left : left + width]
+
+
+def _identities() -> Tensor:
+    """A matrix for every band that changes nothing, (B, 3, 3)."""
+    return torch.eye(3).repeat(len(EDGES) - 1, 1, 1)
+
+
+def of_luma_and_colour(luma: Tensor, colour: Tensor) -> Tensor:
+    """Matrices (B, 3, 3) that scale luma, and what differs from it, by gains (B,) each."""
+    return colour[:, None, None] * torch.eye(3) + (luma - colour)[:, None, None] * torch.tensor(LUMA).expand(3, 3)
 
 
 def luma_of(images: Tensor) -> Tensor:
@@ -104,12 +113,16 @@ def luma_of(images: Tensor) -> Tensor:
     return torch.einsum("j,njhw->nhw", images.new_tensor(LUMA), images)
 
 
-def _drop_idle_colour(module: Grain, state: dict[str, Tensor], prefix: str, *unused: object) -> None:
-    """What does nothing is not stored: such weights are what they were before colour had a filter."""
-    if not module.log_gain_colour.any():
-        del state[f"{prefix}log_gain_colour"]
+def _store_idle_as_gains(module: Grain, state: dict[str, Tensor], prefix: str, *unused: object) -> None:
+    """A filter that does nothing is stored as logarithms of luma's gains, all 0: such weights stay what they were."""
+    if not module.changes():
+        del state[f"{prefix}mixing"]
+        state[f"{prefix}log_gain"] = module.mixing.new_zeros(len(EDGES) - 1)
 
 
-def _fill_idle_colour(module: Grain, state: dict[str, Tensor], prefix: str, *unused: object) -> None:
-    """Where no filter of colour is stored, colour passes."""
-    state.setdefault(f"{prefix}log_gain_colour", torch.zeros_like(module.log_gain_colour))
+def _read_gains(module: Grain, state: dict[str, Tensor], prefix: str, *unused: object) -> None:
+    """Weights from before the filter mixed colours have logarithms of gains: of luma, and perhaps of the rest."""
+    luma = state.pop(f"{prefix}log_gain", None)
+    colour = state.pop(f"{prefix}log_gain_colour", torch.zeros(len(EDGES) - 1))
+    if luma is not None:
+        state[f"{prefix}mixing"] = of_luma_and_colour(luma.exp(), colour.to(luma).exp()).to(luma)

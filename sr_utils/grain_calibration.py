@@ -2,19 +2,22 @@
 
 A plain card of one colour is the simplest of clean images, and whatever is seen on its degraded version is noise. The
 degraded set has no cards, but flat places, which are nearly that. So plain cards with the colours of those places are
-translated and compressed, and the spectra of both are compared, band by band. The filter of `grain.Grain` is moved by
-their ratio, and since compression comes behind it, this is done again a few times. No truth is needed, and nothing is
-learned but seven numbers for luma and seven for colour.
+translated and compressed, and what is seen on both is compared, band by band: the power of luma Y, and the covariance S
+of Y, R - Y and B - Y. The filter of `grain.Grain` is moved towards ::
 
-The shape of luma's spectrum is compared place by place, relative to the middle bands, or the noisiest places would
-decide. Its strength is compared as the mean power: every image gives an equal share of its places, so quiet images
-count as they do among the cards. What the noise's own calibration found is too much where even the flattest places of
-an image hold some detail.
+    T = S_c^(-1/2) (S_c^(1/2) S_r S_c^(1/2))^(1/2) S_c^(-1/2)
 
-Compression rounds nearly all but the coarsest colour noise of a plain surface to zero, and what the noise's own
-calibration sees of it is what is left. Translated and compressed again, it would be rounded a second time. So colour is
-compared as mean powers, in which the few places count where some of it has survived, and made stronger until as much
-survives. The coarsest bands survive whole and stay as they are.
+the symmetric matrix with T S_c T = S_r (the optimal transport between two Gaussians), c for the cards and r for the
+real places. Since compression comes behind the filter, this is done again a few times. No truth is needed, and nothing
+is learned but nine numbers a band.
+
+How strong the noise is, the lower quartile over places says: even the flattest places of many images hold some detail,
+which a mean would take for noise. But compression rounds nearly all but the coarsest colour noise of a plain surface to
+zero, and what the noise's own calibration sees of it is what is left. Translated and compressed again, it would be
+rounded a second time. So but for the two coarsest bands colour is compared by means, in which the few places count
+where some of it has survived, and made stronger until as much survives.
+
+Reference: Takatsu, "Wasserstein geometry of Gaussian measures", Osaka Journal of Mathematics, 2011 (the map T).
 """
 
 from __future__ import annotations
@@ -29,66 +32,78 @@ from sr_utils.compression import cosine_basis
 from sr_utils.deflow import DeFlow
 from sr_utils.errors import UserError
 from sr_utils.fidelity import flat_places, to_patches, without_plane
-from sr_utils.grain import BOUND, PATCH, band_frequencies, band_indices, band_means, luma_of
+from sr_utils.grain import BOUND, LUMA, PATCH, band_frequencies, band_means, luma_of
 from sr_utils.noise_calibration import check_gain_shift
 from sr_utils.sampling import degrade_image
 
 CARD = 64
 """Side of a card in pixels; its outer ring of 8 pixels is left out."""
-MIDDLE = slice(2, 5)
-"""Bands that the others are compared with."""
 ROUNDED = 2
 """The first band whose colour compression rounds away."""
-FLOOR = 1e-4
-"""Added to relative powers before their logarithm: below it, rounding rules."""
+QUANTILE = 0.25
+FLOOR = (0.2 / 255) ** 2
+"""Added to all powers: below it, rounding rules."""
+DAMPING, LARGEST_STEP = 0.7, 3.0
+"""Power of T that is applied at a time, and its largest factor to either side."""
+
+_SPLIT = torch.tensor((LUMA, (1 - LUMA[0], -LUMA[1], -LUMA[2]), (-LUMA[0], -LUMA[1], 1 - LUMA[2])))
+"""R, G, B to Y, R - Y, B - Y."""
+_MERGE = torch.linalg.inv(_SPLIT)
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Noise on plain surfaces: of Y, R - Y and B - Y in every band."""
+
+    power: Tensor
+    """`QUANTILE` over places, or the mean where compression rounds most places to zero, (B, 3)."""
+    covariance: Tensor
+    """Mean over places, (B, 3, 3)."""
+
+    def luma(self) -> Tensor:
+        """Power of Y, (B,)."""
+        return self.power[:, 0]
+
+    def colour(self) -> Tensor:
+        """Power of R - Y and B - Y together, (B,)."""
+        return self.power[:, 1:].sum(1)
 
 
 @dataclass(frozen=True)
 class GrainCalibration:
-    """Spectra of plain surfaces, (B,) each, in decibels: luma's relative to its middle bands, colour's to the real."""
+    """What was seen, in image units squared."""
 
     frequencies: Tensor
     """Of the bands, in cycles a pixel, (B,)."""
-    real: Tensor
-    before: Tensor
+    real: Spectra
+    before: Spectra
     """Of translated cards, with the filter the model came with."""
-    after: Tensor
-    colour_before: Tensor
-    colour_after: Tensor
-    strengths: tuple[float, float, float]
-    """Deviation of luma in image units, all bands together: real, before and after."""
+    after: Spectra
 
 
 def band_powers(patches: Tensor) -> Tensor:
     """Mean power of luma in every band, planes removed: (P, 3, 16, 16) to (P, B)."""
-    return _powers(luma_of(without_plane(patches)))
+    return band_means(coefficients(luma_of(without_plane(patches))).square())
 
 
-def colour_powers(patches: Tensor) -> Tensor:
-    """Mean power, in every band, of what differs from luma, over R, G and B: (P, 3, 16, 16) to (P, B)."""
-    level = without_plane(patches)
-    differing = level - luma_of(level).unsqueeze(1)
-    return _powers(differing.flatten(0, 1)).unflatten(0, (-1, 3)).mean(1)
-
-
-def _powers(maps: Tensor) -> Tensor:
-    """(P, 16, 16) to (P, B)."""
-    return band_means(coefficients(maps).square())
+def spectra(patches: Tensor) -> Spectra:
+    """Of plain surfaces, (P, 3, 16, 16)."""
+    waves = coefficients(torch.einsum("ij,pjhw->pihw", _SPLIT.to(patches), without_plane(patches)))
+    # (P, 3, 3, 16, 16): products of the same coefficient of two of the three.
+    covariance = band_means(waves[:, :, None] * waves[:, None]).permute(0, 3, 1, 2)
+    powers = covariance.diagonal(dim1=2, dim2=3)
+    power = powers.quantile(QUANTILE, dim=0)
+    power[ROUNDED:, 1:] = powers.mean(0)[ROUNDED:, 1:]
+    return Spectra(power, covariance.mean(0))
 
 
 def coefficients(maps: Tensor) -> Tensor:
-    """The cosine transform of (P, 16, 16)."""
+    """The cosine transform of maps (..., 16, 16)."""
     cosine = cosine_basis(PATCH).to(maps.dtype)
     return cosine @ maps @ cosine.T
 
 
-def _shape(powers: Tensor) -> Tensor:
-    """Geometric mean over places of powers (P, B) relative to each place's own middle, in decibels, (B,)."""
-    relative = powers / powers[:, MIDDLE].mean(1, keepdim=True).clamp(min=1e-12)
-    return 10 * (relative + FLOOR).log10().mean(0)
-
-
-def _flat(images: Sequence[Tensor], share: float) -> Tensor:
+def flattest_places(images: Sequence[Tensor], share: float) -> Tensor:
     """The flattest patches (P, 3, 16, 16) of every image."""
     masks = (flat_places(image, size=PATCH, share=share).flatten() for image in images)
     return torch.cat([to_patches([image], PATCH)[mask] for image, mask in zip(images, masks, strict=True)])
@@ -120,41 +135,35 @@ def calibrate_grain(
     """
     check_gain_shift(model, "grain to calibrate")
     places, colours = flat_colours(degraded, share=share, cards=cards)
-    real, real_luma, real_colour = _spectra(places)
-    spectra = []
+    real, seen = spectra(places), []
     for turn in range(rounds + 1):
-        shape, luma, colour = _spectra(card_patches(model, colours, qualities=qualities, seed=seed))
-        spectra.append((shape, luma, colour))
+        seen.append(spectra(card_patches(model, colours, qualities=qualities, seed=seed)))
         if turn < rounds:
-            # Decibels of power; half of them are the gain's. Its logarithm is moved nearly as far.
-            move = 0.8 * (real - shape) * (torch.log(torch.tensor(10.0)) / 20)
-            model.grain.log_gain += move + 0.5 * (real_luma / luma).log()
-            model.grain.log_gain_colour[ROUNDED:] += 0.5 * (real_colour / colour)[ROUNDED:].log()
-            for log_gain in (model.grain.log_gain, model.grain.log_gain_colour):
-                log_gain.clamp_(-BOUND, BOUND)
-    (before, luma_before, colour_before), (after, luma_after, colour_after) = spectra[0], spectra[-1]
-    return GrainCalibration(
-        band_frequencies(),
-        real,
-        before,
-        after,
-        10 * (colour_before / real_colour).log10(),
-        10 * (colour_after / real_colour).log10(),
-        tuple(power.sqrt().item() for power in (real_luma, luma_before, luma_after)),
-    )
+            moved = _steps(seen[-1], real).to(model.grain.mixing) @ model.grain.mixing
+            left, factors, right = torch.linalg.svd(moved)
+            model.grain.mixing.copy_((left * factors.clamp(1 / BOUND, BOUND).unsqueeze(-2)) @ right)
+    return GrainCalibration(band_frequencies(), real, seen[0], seen[-1])
 
 
-def _spectra(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of patches (P, 3, 16, 16): shape of luma (B,) in decibels, its mean power, and colour's mean powers (B,)."""
-    powers = band_powers(patches)
-    # In every band something is left, at least a hundredth of a level.
-    return _shape(powers), _luma_power(powers), colour_powers(patches).mean(0).clamp(min=(0.01 / 255) ** 2)
+def _steps(found: Spectra, wanted: Spectra) -> Tensor:
+    """By which to multiply the filter, for R, G and B, (B, 3, 3)."""
+    # The wanted covariance, at the strengths that the places agree on.
+    power = found.covariance.diagonal(dim1=1, dim2=2) * (wanted.power + FLOOR) / (found.power + FLOOR)
+    scale = (power / wanted.covariance.diagonal(dim1=1, dim2=2).clamp(min=FLOOR)).sqrt()
+    target = scale[:, :, None] * wanted.covariance * scale[:, None]
+    floor = FLOOR * torch.eye(3)
+    merge = _MERGE.to(target)
+    one, other = (merge @ covariance @ merge.T + floor.to(target) for covariance in (found.covariance, target))
+    root = _power(one, 0.5)
+    back = torch.linalg.inv(root)
+    return _power(back @ _power(root @ other @ root, 0.5) @ back, DAMPING, LARGEST_STEP)
 
 
-def _luma_power(powers: Tensor) -> Tensor:
-    """Mean over places and coefficients of powers (P, B)."""
-    counts = torch.bincount(band_indices().flatten() + 1)[1:]
-    return (powers * counts).sum(1).mean() / counts.sum()
+def _power(matrices: Tensor, exponent: float, largest: float = torch.inf) -> Tensor:
+    """Powers of symmetric positive matrices (..., n, n), the eigenvalues brought between 1 / ``largest`` and that."""
+    values, vectors = torch.linalg.eigh((matrices + matrices.mT) / 2)
+    values = values.clamp(min=max(1 / largest, torch.finfo(values.dtype).tiny), max=largest).pow(exponent)
+    return (vectors * values.unsqueeze(-2)) @ vectors.mT
 
 
 def flat_colours(degraded: Sequence[Tensor], *, share: float, cards: int) -> tuple[Tensor, Tensor]:
@@ -164,7 +173,7 @@ def flat_colours(degraded: Sequence[Tensor], *, share: float, cards: int) -> tup
     ------
     UserError: an image is smaller than a place, or all are black or white throughout.
     """
-    places = _flat(degraded, share)
+    places = flattest_places(degraded, share)
     if not len(places):
         raise UserError("Every patch of a set is black or white: give images with some mid-tones.")
     return places, places.mean((2, 3))[:: max(1, len(places) // cards)][:cards]

@@ -9,7 +9,7 @@ from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of, reconfigured
 from sr_utils.degradations import gaussian_blur
 from sr_utils.detail_calibration import FIRST, blur_response, calibrate_detail, passed_on
 from sr_utils.errors import UserError
-from sr_utils.grain import band_frequencies
+from sr_utils.grain import band_frequencies, of_luma_and_colour
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def greys(count=6):
 
 def grained(model, gains):
     """The model with a filter of these gains, relative to its noise as it is, over its luma noise."""
-    model.grain.log_gain.copy_(gains.log().clamp(-1.6, 1.6))
+    model.grain.mixing.copy_(of_luma_and_colour(gains.clamp(0.2, 5), torch.ones(len(gains))))
     return model
 
 

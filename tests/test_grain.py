@@ -6,8 +6,8 @@ import torch
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
 from sr_utils.errors import UserError
-from sr_utils.grain import EDGES, LUMA, Grain, band_frequencies, band_indices, luma_of
-from sr_utils.grain_calibration import ROUNDED, band_powers, calibrate_grain
+from sr_utils.grain import EDGES, LUMA, Grain, band_frequencies, band_indices, luma_of, of_luma_and_colour
+from sr_utils.grain_calibration import band_powers, calibrate_grain, card_patches, spectra
 from sr_utils.sampling import degrade_image, translate_image
 
 
@@ -16,55 +16,78 @@ def model(quiet_camera):
     return quiet_camera
 
 
+BANDS = len(EDGES) - 1
+
+
+def rising():
+    """Gains from a third to three."""
+    return torch.linspace(-1, 1, BANDS).exp()
+
+
+def luma_only(gains):
+    return of_luma_and_colour(gains, torch.ones(BANDS))
+
+
 def test_the_untouched_filter_is_the_identity():
-    noise = torch.randn(2, 3, 24, 17, generator=torch.Generator().manual_seed(0))
-    assert not Grain().changes()
-    torch.testing.assert_close(Grain()(noise), noise, rtol=0, atol=1e-5)
+    grain, noise = Grain(), torch.randn(2, 3, 24, 17, generator=torch.Generator().manual_seed(0))
+    assert not grain.changes()
+    torch.testing.assert_close(grain(noise), noise, rtol=0, atol=1e-5)
+    grain.mixing[3, 0, 1] = 0.1
+    assert grain.changes()
+    grain.reset()
+    assert not grain.changes()
 
 
 # The last band lies in the corners, where no upright wave is.
-@pytest.mark.parametrize("band", [0, 2, len(EDGES) - 3])
-def test_a_wave_of_luma_is_scaled_by_its_frequency(band):
+@pytest.mark.parametrize("band", [0, 2, BANDS - 2])
+def test_a_wave_is_mixed_by_the_matrix_of_its_frequency(band):
     grain, side = Grain(), 640
-    grain.log_gain.copy_(torch.linspace(-1, 1, len(grain.log_gain)))
+    change = torch.tensor([[1, -0.5, 0], [0.3, 0, 1], [0, 0.7, -1]])
+    grain.mixing.add_(torch.linspace(-1, 1, BANDS)[:, None, None] * change)
     cycles = round(band_frequencies()[band].item() * side)
-    wave = torch.sin(2 * torch.pi * cycles * torch.arange(side) / side).expand(1, 3, side, side)
+    wave = torch.sin(2 * torch.pi * cycles * torch.arange(side) / side).expand(3, side, side)
+    colours = torch.tensor([1.0, -0.5, 0.3])[:, None, None]
     inside = (..., slice(64, -64), slice(64, -64))  # a mirrored wave has a kink
-    torch.testing.assert_close(grain(wave)[inside], grain.log_gain[band].exp() * wave[inside], rtol=0, atol=0.02)
+    expected = torch.einsum("ij,jhw->ihw", grain.mixing[band], colours * wave)
+    torch.testing.assert_close(grain((colours * wave)[None])[0][inside], expected[inside], rtol=0, atol=0.02)
 
 
 def test_a_border_does_not_see_the_opposite_one():
     grain = Grain()
-    grain.log_gain.copy_(torch.linspace(-1, 1, len(grain.log_gain)))
+    grain.mixing.copy_(luma_only(rising()))
     noise = torch.zeros(1, 3, 200, 200)
     noise[:, :, 0] = 1.0
     filtered = grain(noise)
     assert filtered[:, :, :8].abs().max() > 0.1 and filtered[:, :, -64:].abs().max() < 0.002
 
 
-def test_colour_has_a_filter_of_its_own_that_leaves_luma_alone():
+def test_luma_and_colour_have_gains_of_their_own():
     grain = Grain()
-    grain.log_gain_colour.fill_(torch.log(torch.tensor(2.0)).item())
-    assert grain.changes()
     noise = torch.randn(1, 3, 40, 24, generator=torch.Generator().manual_seed(0))
     luma = luma_of(noise).unsqueeze(1)
-    torch.testing.assert_close(grain(noise), luma + 2 * (noise - luma), rtol=0, atol=1e-5)
+    for of_luma, of_colour in ((1.0, 2.0), (0.5, 1.0)):
+        grain.mixing.copy_(of_luma_and_colour(torch.full((BANDS,), of_luma), torch.full((BANDS,), of_colour)))
+        torch.testing.assert_close(grain(noise), of_luma * luma + of_colour * (noise - luma), rtol=0, atol=1e-5)
 
 
-def test_weights_from_before_colour_had_a_filter_are_taken_and_an_idle_one_is_not_stored():
+def test_weights_from_before_the_filter_mixed_colours_are_taken_and_an_idle_filter_is_stored_as_then():
     grain, other = Grain(), Grain()
-    assert list(grain.state_dict()) == ["log_gain"]
-    other.log_gain_colour.fill_(1.0)
-    other.load_state_dict(grain.state_dict())
-    assert not other.log_gain_colour.any()
-    grain.log_gain_colour.copy_(torch.linspace(-1, 1, len(EDGES) - 1))
-    other.load_state_dict(grain.state_dict())
-    assert torch.equal(other.log_gain_colour, grain.log_gain_colour)
+    assert [*grain.state_dict()] == ["log_gain"] and not grain.state_dict()["log_gain"].any()
+    other.mixing.mul_(2)
+    assert [*other.state_dict()] == ["mixing"]
+    grain.load_state_dict(other.state_dict())
+    assert torch.equal(grain.mixing, other.mixing)
+    other.load_state_dict(Grain().state_dict())
+    assert not other.changes()
+    other.load_state_dict({"log_gain": rising().log()})
+    torch.testing.assert_close(other.mixing, luma_only(rising()))
+    other.load_state_dict({"log_gain": torch.zeros(BANDS), "log_gain_colour": rising().log()})
+    torch.testing.assert_close(other.mixing, of_luma_and_colour(torch.ones(BANDS), rising()))
 
 
-def test_colour_differences_pass():
+def test_colour_differences_pass_a_filter_of_luma():
     grain = Grain()
-    grain.log_gain.copy_(torch.linspace(-1, 1, len(grain.log_gain)))
+    grain.mixing.copy_(luma_only(rising()))
     noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     filtered = grain(noise)
     torch.testing.assert_close(filtered[:, 0] - filtered[:, 1], noise[:, 0] - noise[:, 1], rtol=0, atol=1e-5)
@@ -91,7 +114,7 @@ def test_only_the_noise_is_filtered(model):
     condition = condition_of(image, 8)
     plain = model.translate(image, condition, generator=torch.Generator().manual_seed(2))
     certain = model.translate(image, condition, generator=torch.Generator().manual_seed(2), temperature=0.0)
-    model.grain.log_gain.fill_(torch.log(torch.tensor(0.5)).item())
+    model.grain.mixing.copy_(luma_only(torch.full((BANDS,), 0.5)))
     halved = model.translate(image, condition, generator=torch.Generator().manual_seed(2))
     noise = plain - certain
     expected = noise - 0.5 * torch.einsum("j,njhw->nhw", torch.tensor(LUMA), noise).unsqueeze(1)
@@ -102,7 +125,7 @@ def test_without_chance_there_is_nothing_to_filter_and_nothing_is_decoded_twice(
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     options = {"generator": torch.Generator().manual_seed(2), "temperature": 0.0}
     plain = model.translate(image, condition_of(image, 8), **options)
-    model.grain.log_gain.fill_(1.0)
+    model.grain.mixing.mul_(2.0)
     monkeypatch.setattr(Grain, "forward", None)
     assert torch.equal(model.translate(image, condition_of(image, 8), **options), plain)
 
@@ -110,51 +133,77 @@ def test_without_chance_there_is_nothing_to_filter_and_nothing_is_decoded_twice(
 def test_sampled_degraded_images_have_the_filtered_noise_and_clean_ones_stay(model):
     condition = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
 
-    def drawn(domain, log_gain):
-        model.grain.log_gain.fill_(log_gain)
+    def drawn(domain, gain):
+        model.grain.mixing.copy_(luma_only(torch.full((BANDS,), gain)))
         return model.sample(condition, domain, generator=torch.Generator().manual_seed(2))
 
-    assert torch.equal(drawn(CLEAN, 0.0), drawn(CLEAN, 1.0))
+    assert torch.equal(drawn(CLEAN, 1.0), drawn(CLEAN, 2.0))
     # Two filters give two images that differ by the noise's luma alone, in proportion to their gains' difference.
-    plain, halved, doubled = (drawn(DEGRADED, torch.tensor(gain).log().item()) for gain in (1.0, 0.5, 2.0))
+    plain, halved, doubled = (drawn(DEGRADED, gain) for gain in (1.0, 0.5, 2.0))
     torch.testing.assert_close(doubled - plain, -2 * (halved - plain), rtol=0, atol=1e-5)
     change = (doubled - plain)[0]
     assert change.std() > 1e-3 and (change - change[:1]).abs().max() < 1e-5
 
 
+def test_spectra_of_white_noise_know_each_colour():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.tensor([[2.0, 0.0, 0.0], [0.5, 1.0, 0.0], [0.0, -0.5, 1.5]])
+    patches = torch.einsum("ij,pjhw->pihw", mixing, torch.randn(4000, 3, 16, 16, generator=generator))
+    seen = spectra(patches)
+    split = torch.tensor([[0.299, 0.587, 0.114], [0.701, -0.587, -0.114], [-0.299, -0.587, 0.886]])
+    true = split @ mixing @ mixing.T @ split.T
+    torch.testing.assert_close(seen.covariance[2:], true.expand(BANDS - 2, 3, 3), rtol=0, atol=0.06)
+    torch.testing.assert_close(seen.colour()[2:], (true[1, 1] + true[2, 2]).expand(BANDS - 2), rtol=0, atol=0.1)
+    # The lower quartile of means of some dozen squares lies below their mean.
+    assert ((0.75 < seen.luma()[2:] / true[0, 0]) & (seen.luma()[2:] < true[0, 0])).all()
+
+
 def test_a_grain_is_found_again_from_its_images(model, tmp_path):
-    true = torch.tensor([0.3, 0.2, 0.1, 0.0, -0.1, -0.3, -0.6])
-    model.grain.log_gain.copy_(true)
-    shades = torch.linspace(0.3, 0.7, 12)
+    true = of_luma_and_colour(torch.tensor([1.3, 1.2, 1.1, 1.0, 0.9, 0.7, 0.55]), torch.ones(BANDS))
+    true = true + torch.tensor([[0.3, 0.0, 0.0], [0.0, -0.2, 0.0], [0.0, 0.2, 0.2]])
+    model.grain.mixing.copy_(true)
+    shades = torch.linspace(0.3, 0.7, 24)
     degraded = [translate_image(model, shade.expand(3, 64, 64).clone(), seed=i) for i, shade in enumerate(shades)]
-    model.grain.log_gain.zero_()
+    model.grain.reset()
     others = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("grain.")}
-    found = calibrate_grain(model, degraded, share=1.0, cards=12, seed=100)
-    # A dozen images and a dozen cards are not equally noisy: the shape is found, and the power that was seen.
-    error = (model.grain.log_gain - true)[1:]
-    assert (error - error.mean()).abs().max() < 0.15
-    assert found.colour_after[ROUNDED:].abs().max() < 0.5
-    real, before, after = found.strengths
-    assert abs(after / real - 1) < 0.02 < abs(before / real - 1)
-    assert (found.after - found.real)[1:].abs().max() < 1 < (found.before - found.real).abs().max()
+    found = calibrate_grain(model, degraded, share=1.0, cards=24, seed=0)
+
+    def misfit(other):
+        """Largest difference in decibels of a band's luma, or of the power of its colours."""
+        pairs = ((other.luma(), found.real.luma()), (other.colour(), found.real.colour()))
+        return max((10 * (one / two).log10())[1:].abs().max().item() for one, two in pairs)
+
+    assert misfit(found.after) < 0.5 < 1 < misfit(found.before)
+    # The same noise twice: what differs by a turn of colours is not told apart, what comes of it is.
+    covariance, wanted = (each[1:] @ each[1:].mT for each in (model.grain.mixing, true))
+    assert (covariance - wanted).norm() / wanted.norm() < 0.25
     for name, value in others.items():
         assert torch.equal(model.state_dict()[name], value), name
     save_model(tmp_path / "model.safetensors", model, {})
-    assert torch.equal(load_model(tmp_path / "model.safetensors", DeFlow).grain.log_gain, model.grain.log_gain)
+    assert torch.equal(load_model(tmp_path / "model.safetensors", DeFlow).grain.mixing, model.grain.mixing)
+
+
+def test_a_mean_is_led_by_detail_in_a_few_places_and_the_grain_is_not(model):
+    shades = torch.linspace(0.3, 0.7, 24)
+    cards = [shade.expand(3, 64, 64).clone() for shade in shades]
+    degraded = [translate_image(model, card, seed=i) for i, card in enumerate(cards)]
+    wave = 0.1 * torch.sin(torch.arange(64) / 3.0)
+    found = calibrate_grain(model, [image + wave for image in degraded[:3]] + degraded[3:], share=1.0, cards=24)
+    luma = torch.einsum("j,bjk->bk", torch.tensor(LUMA), model.grain.mixing).sum(1)
+    by_the_mean = (found.real.covariance[:, 0, 0] / found.before.covariance[:, 0, 0]).sqrt()
+    assert (luma - 1)[1:].abs().max() < 0.4 < 1 < (by_the_mean - 1).max()
 
 
 def test_colour_noise_that_compression_has_rounded_away_is_brought_back(model):
-    true = model.grain.log_gain_colour.clone()
-    true[ROUNDED:] = 0.9
-    model.grain.log_gain_colour.copy_(true)
+    model.grain.mixing.copy_(of_luma_and_colour(torch.ones(BANDS), torch.full((BANDS,), 2.5)))
     shades = torch.linspace(0.3, 0.7, 24)
     cards = [shade.expand(3, 64, 64).clone() for shade in shades]
     degraded = [degrade_image(model, card, qualities=[92], seed=i) for i, card in enumerate(cards)]
-    model.grain.log_gain_colour.zero_()
-    found = calibrate_grain(model, degraded, qualities=[92], share=1.0, cards=24, rounds=6, seed=100)
-    assert found.colour_before[ROUNDED] < -3 and found.colour_after[ROUNDED : ROUNDED + 3].abs().max() < 1
-    assert (model.grain.log_gain_colour - true)[ROUNDED : ROUNDED + 2].abs().max() < 0.25
-    assert not model.grain.log_gain_colour[:ROUNDED].any()
+    rounded = spectra(card_patches(model, torch.stack([card[:, 0, 0] for card in cards]), qualities=[92])).colour()
+    model.grain.reset()
+    found = calibrate_grain(model, degraded, qualities=[92], share=1.0, cards=24, rounds=6)
+    before, after = (10 * (each.colour() / rounded).log10() for each in (found.before, found.after))
+    assert before[2] < -3 and after[2:5].abs().max() < 1
 
 
 def test_what_has_no_grain_is_refused(model):
