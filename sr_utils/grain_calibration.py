@@ -30,10 +30,9 @@ from torch import Tensor
 
 from sr_utils.compression import cosine_basis
 from sr_utils.deflow import DeFlow
-from sr_utils.errors import UserError
 from sr_utils.fidelity import flat_places, to_patches, without_plane
 from sr_utils.grain import BOUND, LUMA, PATCH, band_frequencies, band_means, luma_of
-from sr_utils.noise_calibration import check_gain_shift
+from sr_utils.noise_calibration import check_gain_shift, check_places
 from sr_utils.sampling import degrade_image
 
 CARD = 64
@@ -174,8 +173,7 @@ def flat_colours(degraded: Sequence[Tensor], *, share: float, cards: int) -> tup
     UserError: an image is smaller than a place, or all are black or white throughout.
     """
     places = flattest_places(degraded, share)
-    if not len(places):
-        raise UserError("Every patch of a set is black or white: give images with some mid-tones.")
+    check_places(len(places))
     return places, places.mean((2, 3))[:: max(1, len(places) // cards)][:cards]
 
 

@@ -68,6 +68,12 @@ def check_gain_shift(model: DeFlow, lacking: str = "noise to calibrate") -> None
         raise UserError(f"A shift of kind {model.config.shift!r} has no {lacking}: train with shift='gain'.")
 
 
+def check_places(count: int) -> None:
+    """Raise a `UserError` if no place of a set can show its noise."""
+    if not count:
+        raise UserError("Every patch of a set is black or white: give images with some mid-tones.")
+
+
 def calibrate_noise(
     model: DeFlow, clean: Sequence[Tensor], degraded: Sequence[Tensor], *, share: float = 0.03, steps: int = STEPS
 ) -> list[float]:
@@ -89,8 +95,8 @@ def calibrate_noise(
     check_gain_shift(model)
     of_clean = [_flat_latents(model, image, share, degraded=False) for image in clean]
     of_degraded = [_flat_latents(model, image, share, degraded=True) for image in degraded]
-    if not all(any(len(image[0].power) for image in images) for images in (of_clean, of_degraded)):
-        raise UserError("Every patch of a set is black or white: give images with some mid-tones.")
+    for images in (of_clean, of_degraded):
+        check_places(sum(len(image[0].power) for image in images))
     kept = []
     for level, shift in enumerate(model.shifts):
         detail = torch.cat([image[level].power for image in of_clean]).mean(0)

@@ -27,9 +27,8 @@ import torch
 from torch import Tensor
 
 from sr_utils.deflow import DeFlow, reconfigured
-from sr_utils.errors import UserError
 from sr_utils.grain_calibration import band_powers, card_patches, flattest_places
-from sr_utils.noise_calibration import check_gain_shift
+from sr_utils.noise_calibration import check_gain_shift, check_places
 
 UNCERTAINTY = 0.2
 """s: deviation of the logarithm of one image's noise power, as a few flat places tell it."""
@@ -77,8 +76,7 @@ def calibrate_strengths(
     check_gain_shift(model, "strengths to calibrate")
     found = [flattest_places([image], share) for image in degraded]
     found = [each[: max(1, places // len(degraded))] for each in found if len(each)]
-    if not found:
-        raise UserError("Every patch of a set is black or white: give images with some mid-tones.")
+    check_places(len(found))
     owner = torch.arange(len(found)).repeat_interleave(torch.tensor([len(each) for each in found]))
     seen = torch.cat(found)
     options = {"qualities": qualities, "seed": seed}
