@@ -316,6 +316,25 @@ class DeFlow(nn.Module):
         added, so none is left over.
         """
         noise = self.draw_noise(len(image), *image.shape[2:], generator=generator) if noise is None else noise
+        return self._denormalised(self._grained(self._drawing(image, condition, noise), temperature))
+
+    @torch.no_grad()
+    def translate_apart(self, image: Tensor, condition: Tensor, noise: list[LatentNoise]) -> tuple[Tensor, Tensor]:
+        """What `put_together` makes a translation of: its part without noise, and the noise before its filter.
+
+        The filter ``grain`` can then be tried again and again without the flow.
+        """
+        drawn_at = self._drawing(image, condition, noise)
+        certain = drawn_at(0.0)
+        return certain, drawn_at(1.0) - certain
+
+    @torch.no_grad()
+    def put_together(self, certain: Tensor, noise: Tensor) -> Tensor:
+        """`translate`'s result from the parts of `translate_apart`."""
+        return self._denormalised(certain + (noise if self.grain is None else self.grain(noise)))
+
+    def _drawing(self, image: Tensor, condition: Tensor, noise: list[LatentNoise]) -> Callable[[float], Tensor]:
+        """Encode clean images; what is returned moves their latents at a temperature of the noise and decodes them."""
         image = gaussian_blur(image, self.config.blur) if self.config.blur else image
         features = self._features(condition, *image.shape[2:], twice=True)
         latents = self._flow(image, features)[0]
@@ -326,11 +345,14 @@ class DeFlow(nn.Module):
 
             return self._inverse(latents, features, moved)
 
-        translated = self._grained(drawn_at, temperature)
-        if self.config.domain_normalisation:
-            scale, offset = self._normalisation()
-            translated = (translated - offset) / scale
-        return translated
+        return drawn_at
+
+    def _denormalised(self, translated: Tensor) -> Tensor:
+        """Degraded images at the degraded domain's own statistics."""
+        if not self.config.domain_normalisation:
+            return translated
+        scale, offset = self._normalisation()
+        return (translated - offset) / scale
 
     def _grained(self, drawn_at: Callable[[float], Tensor], temperature: float) -> Tensor:
         """What ``drawn_at`` makes at a temperature of the noise, with that noise filtered by ``grain``."""

@@ -35,9 +35,10 @@ from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.degradations import gaussian_blur
 from sr_utils.fidelity import to_patches
 from sr_utils.grain import PATCH, band_frequencies, band_means, luma_of
-from sr_utils.grain_calibration import band_powers, card_patches, coefficients, flat_colours
+from sr_utils.grain_calibration import band_powers, coefficients, flat_colours
 from sr_utils.images import crop_to_multiple
 from sr_utils.noise_calibration import check_gain_shift
+from sr_utils.plain_cards import plain_cards
 
 FIRST = 2
 """The lowest band that is believed."""
@@ -80,7 +81,7 @@ def calibrate_detail(
     check_gain_shift(model, "grain to read")
     sharp = reconfigured(model, blur=0.0)
     _, colours = flat_colours(degraded, share=share, cards=cards)
-    power = band_powers(card_patches(sharp, colours)).mean(0)
+    power = band_powers(plain_cards(sharp, colours).patches(sharp)).mean(0)
     passed, frequencies = passed_on(sharp, clean), band_frequencies()
 
     def ratio(sigma: float) -> Tensor:

@@ -33,10 +33,8 @@ from sr_utils.deflow import DeFlow
 from sr_utils.fidelity import flat_places, to_patches, without_plane
 from sr_utils.grain import BOUND, LUMA, PATCH, band_frequencies, band_means, luma_of
 from sr_utils.noise_calibration import check_gain_shift, check_places
-from sr_utils.sampling import degrade_image
+from sr_utils.plain_cards import plain_cards
 
-CARD = 64
-"""Side of a card in pixels; its outer ring of 8 pixels is left out."""
 ROUNDED = 2
 """The first band whose colour compression rounds away."""
 QUANTILE = 0.25
@@ -134,9 +132,9 @@ def calibrate_grain(
     """
     check_gain_shift(model, "grain to calibrate")
     places, colours = flat_colours(degraded, share=share, cards=cards)
-    real, seen = spectra(places), []
+    real, seen, drawn = spectra(places), [], plain_cards(model, colours, seed=seed)
     for turn in range(rounds + 1):
-        seen.append(spectra(card_patches(model, colours, qualities=qualities, seed=seed)))
+        seen.append(spectra(drawn.patches(model, qualities=qualities)))
         if turn < rounds:
             moved = _steps(seen[-1], real).to(model.grain.mixing) @ model.grain.mixing
             left, factors, right = torch.linalg.svd(moved)
@@ -175,13 +173,3 @@ def flat_colours(degraded: Sequence[Tensor], *, share: float, cards: int) -> tup
     places = flattest_places(degraded, share)
     check_places(len(places))
     return places, places.mean((2, 3))[:: max(1, len(places) // cards)][:cards]
-
-
-def card_patches(model: DeFlow, colours: Tensor, *, qualities: Sequence[int] = (), seed: int = 0) -> Tensor:
-    """Patches (P, 3, 16, 16) of degraded cards of these colours (N, 3); ``qualities`` as in `degrade_image`."""
-    patches = []
-    for index, colour in enumerate(colours):
-        card = colour[:, None, None].expand(3, CARD, CARD).contiguous()
-        degraded = degrade_image(model, card, qualities=qualities, seed=seed + index)
-        patches.append(to_patches([degraded[:, 8:-8, 8:-8]], PATCH))
-    return torch.cat(patches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,13 @@ class LatentNoise:
         """The same in the precision of ``like``, on its device."""
         uniform = None if self.uniform is None else self.uniform.to(like)
         return LatentNoise(self.normal.to(like), self.log_strength.to(like), uniform)
+
+    @staticmethod
+    def of_all(parts: Sequence[LatentNoise]) -> LatentNoise:
+        """The noise of all the images that the parts are about."""
+        uniform = None if parts[0].uniform is None else torch.cat([part.uniform for part in parts])
+        strengths = torch.cat([part.log_strength for part in parts])
+        return LatentNoise(torch.cat([part.normal for part in parts]), strengths, uniform)
 
 
 class Population(nn.Module):

@@ -61,10 +61,10 @@ def degrade_image(
     images show theirs, see `compression.estimate_qualities`.
     """
     degraded = translate_image(model, clean, temperature=temperature, seed=seed, device=device)
-    return _compressed(degraded, qualities, seed) if qualities else degraded
+    return compressed(degraded, qualities, seed) if qualities else degraded
 
 
-def _compressed(image: Tensor, qualities: Sequence[int], seed: int) -> Tensor:
+def compressed(image: Tensor, qualities: Sequence[int], seed: int) -> Tensor:
     """An image (3, H, W) in [0, 1] as JPEG of a quality that is drawn by ``seed``."""
     drawn = torch.randint(len(qualities), (), generator=torch.Generator().manual_seed(seed))
     return jpeg(image, qualities[int(drawn)])
@@ -245,7 +245,7 @@ def translate_folder(
         options = {"temperature": temperature, "device": device, "tile": tile, "overlap": TRANSLATION_OVERLAP}
         degraded = translated_bytes(model, load_image(path), seed=seed + index, **options)
         if qualities:
-            degraded = _compressed(degraded.float().div_(255), qualities, seed + index)
+            degraded = compressed(degraded.float().div_(255), qualities, seed + index)
         save_image(degraded, target)
         written.append(target)
     return written

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from sr_utils.deflow import DeFlow, reconfigured
-from sr_utils.grain_calibration import band_powers, card_patches, flattest_places
+from sr_utils.grain_calibration import band_powers, flattest_places
 from sr_utils.noise_calibration import check_gain_shift, check_places
+from sr_utils.plain_cards import plain_cards
 
 UNCERTAINTY = 0.2
 """s: deviation of the logarithm of one image's noise power, as a few flat places tell it."""
@@ -79,14 +80,13 @@ def calibrate_strengths(
     check_places(len(found))
     owner = torch.arange(len(found)).repeat_interleave(torch.tensor([len(each) for each in found]))
     seen = torch.cat(found)
-    options = {"qualities": qualities, "seed": seed}
     strengths = model.population.log_strengths.clone()
     # The logarithm follows the logarithm, nearly in a straight line: the weakest, the middle and the strongest do.
     asked = torch.tensor([0, len(strengths) // 2, len(strengths) - 1])
-    cards = [
-        _loudness(card_patches(of_one_strength(model, index), seen.mean((2, 3)), **options), len(seen))
-        for index in asked.tolist()
-    ]
+    cards = []
+    for index in asked.tolist():
+        drawn = plain_cards(of_one_strength(model, index), seen.mean((2, 3)), seed=seed)
+        cards.append(_loudness(drawn.patches(model, qualities=qualities), len(seen)))
     difference = _loudness(seen, len(seen))[:, None] - _between(strengths, strengths[asked], torch.stack(cards, dim=1))
     counts = owner.bincount()[:, None]
     difference = torch.zeros(len(found), len(strengths)).index_add(0, owner, difference) / counts

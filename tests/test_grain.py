@@ -7,7 +7,8 @@ from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
 from sr_utils.errors import UserError
 from sr_utils.grain import EDGES, LUMA, Grain, band_frequencies, band_indices, luma_of, of_luma_and_colour
-from sr_utils.grain_calibration import band_powers, calibrate_grain, card_patches, spectra
+from sr_utils.grain_calibration import band_powers, calibrate_grain, spectra
+from sr_utils.plain_cards import plain_cards
 from sr_utils.sampling import degrade_image, translate_image
 
 
@@ -199,7 +200,8 @@ def test_colour_noise_that_compression_has_rounded_away_is_brought_back(model):
     shades = torch.linspace(0.3, 0.7, 24)
     cards = [shade.expand(3, 64, 64).clone() for shade in shades]
     degraded = [degrade_image(model, card, qualities=[92], seed=i) for i, card in enumerate(cards)]
-    rounded = spectra(card_patches(model, torch.stack([card[:, 0, 0] for card in cards]), qualities=[92])).colour()
+    colours = torch.stack([card[:, 0, 0] for card in cards])
+    rounded = spectra(plain_cards(model, colours).patches(model, qualities=[92])).colour()
     model.grain.reset()
     found = calibrate_grain(model, degraded, qualities=[92], share=1.0, cards=24, rounds=6)
     before, after = (10 * (each.colour() / rounded).log10() for each in (found.before, found.after))
