@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks.speed import smooth_images
+from benchmarks.published_work import smooth_images
 from sr_utils.course import describe_machine
 from sr_utils.evaluate import write_metrics
 from sr_utils.files import read_json

@@ -103,17 +103,14 @@ def _bands(rows: int, numbers: int) -> Iterator[slice]:
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
 
 
-def _second_rows(first: Tensor, mixing: Tensor, mixing_bias: Tensor, out: Tensor | None = None) -> Tensor:
+def _second_rows(first: Tensor, mixing: Tensor, mixing_bias: Tensor) -> Tensor:
     """The rectified 1x1 convolution of some rows (P, hidden) of the first rectified map."""
-    return torch.mm(first, mixing.T, out=out).add_(mixing_bias).relu_()
+    return F.linear(first, mixing, mixing_bias).relu_()
 
 
 def _second_map(first: Tensor, mixing: Tensor, mixing_bias: Tensor) -> Tensor:
     """The rectified 1x1 convolution of the first rectified map."""
-    rows = _rows(first)
-    second = torch.empty_like(rows)
-    for some in _bands(len(rows), 2 * rows.shape[1]):
-        _second_rows(rows[some], mixing, mixing_bias, second[some])
+    second = _second_rows(_rows(first), mixing, mixing_bias)
     return second.view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
 
 

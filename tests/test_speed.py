@@ -6,17 +6,19 @@ import sys
 import pytest
 import torch
 
-from benchmarks import speed
+from benchmarks import published_work, speed
+from benchmarks.peak_memory import PeakMemory, peak_megabytes
+from benchmarks.published_work import PublishedSizes
 from benchmarks.speed import Speed
 from sr_utils.evaluate import write_metrics
 
-SMALL = {"steps": 1, "blocks": 2, "patch": 32, "side": 64, "repeats": 1, "memory_repeats": 1}
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+SMALL = PublishedSizes(steps=1, blocks=2, patch=32, side=64)
 
 
 def test_both_forms_are_the_same_model_and_do_the_same_work():
-    settings = Speed(**SMALL)
-    models = speed.models(settings)
-    images, condition, domain = speed.training_batch(settings)
+    models = published_work.models(SMALL)
+    images, condition, domain = published_work.training_batch(SMALL)
     plain, ours = (models[name].eval()(images, condition, domain) for name in ("plain", "ours"))
     torch.testing.assert_close(plain, ours, rtol=1e-5, atol=1e-5)
 
@@ -35,16 +37,27 @@ def test_multiplications_of_a_product_are_counted():
     assert speed.multiplications(lambda: torch.zeros(3, 4, 6).baddbmm_(*batch)) == 3 * 4 * 5 * 6
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+@LINUX
+def test_memory_is_that_of_a_process_with_the_model_and_little_else():
+    small, large = (
+        peak_megabytes(PeakMemory("ours", "train_step", 1, PublishedSizes(steps=1, blocks=2, patch=patch)))
+        for patch in (32, 160)
+    )
+    assert small["before"] < small["peak"] < large["peak"]
+    assert abs(large["before"] - small["before"]) < 20
+
+
+@LINUX
 def test_the_benchmark_writes_its_rows(tmp_path):
     path = tmp_path / "speed.json"
     stale, other = {"method": "train_step", "speedup": 99.0}, {"method": "growth_images", "measured": {"commit": "x"}}
     write_metrics(path, {"profile": "bench"}, [stale, other])
-    speed.main(Speed(**SMALL, output=path))
+    speed.main(Speed(SMALL, repeats=1, memory_repeats=1, output=path))
     written = json.loads(path.read_text())
     methods = [row["method"] for row in written["rows"]]
     assert methods == ["train_step", "translate_512", "growth_images"]
     for row in written["rows"][:2]:
         assert row["speedup"] > 0 and 0 < row["peak_memory_ratio"] < 2 and 0 < row["multiplications_ratio"] < 1
         assert 0 < row["ours_share_of_peak"] < 1.5
+        assert 100 < row["ours_start_megabytes"] < row["ours_peak_megabytes"]
     assert {"profile", "seed", "commit", "device", "seconds"} <= written["provenance"].keys()
