@@ -100,8 +100,8 @@ class _Cells:
         return pixels.new_empty(self.images, rows * self.cell, columns * self.cell, pixels.shape[3])
 
     def of(self, whole: Tensor) -> Tensor:
-        """A view, (cell, cell, rows of cells of all images, columns, C), of maps that end with a whole cell."""
-        return whole.view(-1, self.cell, self.grid[1], self.cell, whole.shape[3]).permute(1, 3, 0, 2, 4)
+        """A view, (rows of cells of all images, columns, cell, cell, C), of maps that end with a whole cell."""
+        return whole.view(-1, self.cell, self.grid[1], self.cell, whole.shape[3]).transpose(1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,8 +165,8 @@ class PhaseConvolution:
             adding = group is not groups[0] and whole is pixels
             for rows, some in cells.bands(group.outputs.shape[1] * len(weight)):
                 products = group.multiply(parts, kernels, some)
-                target = cells.of(whole)[:, :, rows]
-                outputs = (group.outputs @ products.flatten(1)).view(target.shape)
+                target = cells.of(whole)[rows]
+                outputs = _every_cell(group.outputs, products.transpose(0, 1)).view(target.shape)
                 target.add_(outputs) if adding else target.copy_(outputs)
             if whole is not pixels:
                 inside = whole[:, : self.height, : self.width]
@@ -185,8 +185,8 @@ class PhaseConvolution:
             to_kernels = {index: torch.zeros_like(kernel) for index, kernel in kernels.items()}
             whole = cells.whole(pixels)
             for rows, some in cells.bands(group.outputs.shape[1] * len(weight)):
-                products = group.outputs.T @ cells.of(whole)[:, :, rows].reshape(group.cell**2, -1)
-                products = products.view(len(products), -1, len(weight))
+                products = _every_cell(group.outputs.T, cells.of(whole)[rows].reshape(-1, group.cell**2, len(weight)))
+                products = products.transpose(0, 1)
                 for index, place in group.places.items():
                     if sums[index] is not None:
                         sums[index].of(parts[index], some).baddbmm_(products[place], kernels[index])
@@ -199,6 +199,11 @@ class PhaseConvolution:
         """Cells of a side on the output; how many images it has shows in the parts."""
         rows, columns = (math.ceil(side / self.schemes[0].cell) for side in (self.height, self.width))
         return _Cells(parts[0].shape[1] // (rows * columns), self.height, self.width, cell)
+
+
+def _every_cell(matrix: Tensor, cells: Tensor) -> Tensor:
+    """``matrix`` times each of (cells, n, C). One product, with few rows and all the columns, would be slower."""
+    return torch.bmm(matrix.expand(len(cells), -1, -1), cells)
 
 
 def _split(parts: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, ...]:

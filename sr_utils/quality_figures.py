@@ -63,7 +63,7 @@ def trade_off(
         label_points(axis, points)
     else:
         places = list(points.values())
-        for group in near_together(places, share=0.025):
+        for group in near_together(places, share=0.035):
             place = max(places[index] for index in group)
             axis.annotate(_ranges(group), place, (6, 5), textcoords="offset points", fontsize=12)
         figure.supxlabel(_numbered(names), fontsize=11)
