@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from sr_utils.checkpoints import load_model
 from sr_utils.course import Course
 from sr_utils.datasets import PairSampler, clean_at_input_size, load_images
-from sr_utils.deflow import DeFlow
+from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.files import read_json
@@ -39,8 +39,7 @@ def fine_tune_deflow(course: Course, accelerator: Accelerator, *, domain_normali
     start = DeFlow(course.profile.deflow)
     if course.profile.from_base:
         start = load_model(resolve("checkpoints/base_deflow.safetensors"), DeFlow)
-    model = DeFlow(replace(start.config, domain_normalisation=domain_normalisation))
-    model.load_state_dict(start.state_dict())
+    model = reconfigured(start, domain_normalisation=domain_normalisation)
     model.set_domain_statistics(clean, degraded)
     state_path = course.run_root / "states" / "deflow.safetensors"
     train_deflow(
