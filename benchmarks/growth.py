@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import tyro
 
+from benchmarks.peak_memory import resident_megabytes
 from benchmarks.published_work import smooth_images
 from sr_utils.course import describe_machine
 from sr_utils.evaluate import write_metrics
@@ -70,9 +71,7 @@ def work(task: str, photographs: list[Path], folder: Path) -> Cost:
     function(model, [small], small.parent)  # what is paid once
     begun = _processor_seconds()
     function(model, photographs, folder)
-    seconds = _processor_seconds() - begun
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return Cost(seconds, next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
+    return Cost(_processor_seconds() - begun, resident_megabytes("VmHWM"))
 
 
 def _processor_seconds() -> float:

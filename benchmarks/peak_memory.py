@@ -42,16 +42,16 @@ def peak_megabytes(options: PeakMemory) -> dict[str, float]:
 
 def main(options: PeakMemory) -> None:
     """Do the work and print both numbers."""
-    before = _megabytes("VmRSS")
+    before = resident_megabytes("VmRSS")
     torch.manual_seed(0)
     function = WORK[options.work](FORMS[options.form](options.sizes.config()).train(), options.sizes)
     for _ in range(options.repeats):
         function()
-    print(json.dumps({"peak": _megabytes("VmHWM"), "before": before}))
+    print(json.dumps({"peak": resident_megabytes("VmHWM"), "before": before}))
 
 
-def _megabytes(name: str) -> float:
-    """One line of this process's status. Not getrusage: what a process was forked from counts there."""
+def resident_megabytes(name: Literal["VmHWM", "VmRSS"]) -> float:
+    """This process's peak or present resident memory. Not getrusage: what a process was forked from counts there."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 

@@ -121,6 +121,20 @@ class DeFlow(nn.Module):
         offset = self.domain_mean[CLEAN] - scale * self.domain_mean[DEGRADED]
         return scale[:, None, None], offset[:, None, None]
 
+    def _normalised(self, degraded: Tensor) -> Tensor:
+        """Degraded images, or their conditions, at the clean domain's statistics if the flow is to see them so."""
+        if not self.config.domain_normalisation:
+            return degraded
+        scale, offset = self._normalisation()
+        return degraded * scale + offset
+
+    def _denormalised(self, degraded: Tensor) -> Tensor:
+        """The inverse of `_normalised`."""
+        if not self.config.domain_normalisation:
+            return degraded
+        scale, offset = self._normalisation()
+        return (degraded - offset) / scale
+
     def _features(self, condition: Tensor, height: int, width: int, *, twice: bool = False) -> list[Features]:
         """Features of every level, for an image of this size; ``twice`` if it is first encoded and then decoded."""
         sizes = [(height >> level, width >> level) for level in range(1, self.config.levels + 1)]
@@ -347,13 +361,6 @@ class DeFlow(nn.Module):
 
         return drawn_at
 
-    def _denormalised(self, translated: Tensor) -> Tensor:
-        """Degraded images at the degraded domain's own statistics."""
-        if not self.config.domain_normalisation:
-            return translated
-        scale, offset = self._normalisation()
-        return (translated - offset) / scale
-
     def _grained(self, drawn_at: Callable[[float], Tensor], temperature: float) -> Tensor:
         """What ``drawn_at`` makes at a temperature of the noise, with that noise filtered by ``grain``."""
         drawn = drawn_at(temperature)
@@ -378,9 +385,7 @@ class DeFlow(nn.Module):
         that of each latent by itself: the filter ``grain``, which ties their noise together, is left out of it, and so
         is the configured ``blur``.
         """
-        if self.config.domain_normalisation:
-            scale, offset = self._normalisation()
-            image, condition = image * scale + offset, condition * scale + offset
+        image, condition = self._normalised(image), self._normalised(condition)
         features = self._features(condition, *image.shape[2:], twice=True)
         latents, contexts, _ = self._flow(image, features)
         strength = self.population.most_likely(self._log_prob_at_strengths(latents, contexts))
@@ -407,9 +412,7 @@ class DeFlow(nn.Module):
         multiples of 2 ** levels. Temperature scales the deviation of all latents. The noise of degraded images is
         filtered by ``grain``, as in `translate`.
         """
-        if self.config.domain_normalisation and domain == DEGRADED:
-            scale, offset = self._normalisation()
-            condition = condition * scale + offset
+        condition = self._normalised(condition) if domain == DEGRADED else condition
         height, width = (side * self.config.condition_factor for side in condition.shape[2:])
         of_clean = self.draw_noise(len(condition), height, width, generator=generator, uniform=True)
         of_shift = self.draw_noise(len(condition), height, width, generator=generator)
@@ -428,10 +431,9 @@ class DeFlow(nn.Module):
 
             return self._inverse(of_clean, features, moved)
 
-        drawn = self._grained(drawn_at, temperature) if domain == DEGRADED else drawn_at(temperature)
-        if self.config.domain_normalisation and domain == DEGRADED:
-            drawn = (drawn - offset) / scale
-        return drawn
+        if domain != DEGRADED:
+            return drawn_at(temperature)
+        return self._denormalised(self._grained(drawn_at, temperature))
 
 
 def reconfigured(model: DeFlow, **changes: Any) -> DeFlow:

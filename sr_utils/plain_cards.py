@@ -1,7 +1,6 @@
 """Plain cards, degraded: what is seen on them is the noise, as a model draws it and compression leaves it.
 
-A plain card of one colour is the simplest of clean images. The flow is asked once for the cards' noise; the filter
-behind it (`grain.Grain`) can then be tried again and again.
+The flow is asked once for the cards' noise; the filter behind it (`grain.Grain`) can then be tried again and again.
 """
 
 from __future__ import annotations
