@@ -4,6 +4,7 @@ The first two have actnorms, the last a gain; all three only scale and shift wha
 of their own is made for them. The whole network is one function with its own backward pass, because that can do with
 a quarter of the memory: autograd would keep what every convolution, normalisation and rectifier gives. This keeps
 the first rectified map and computes the second again, one small matrix product, a few percent of the network's cost.
+A network that reads nothing but features makes even the first one again, where that is much larger than its weights.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from torch.nn import functional as F
 from sr_utils.flow_layers import ActNorm
 from sr_utils.level_features import LevelFeatures
 from sr_utils.phase_convolution import PRODUCTS, GradientSum
+
+LARGE_MAP = 2
+"""How many times the first convolution's weights a map must be, in numbers, to be made again and not kept."""
 
 
 class NormalisedConv(nn.Module):
@@ -68,19 +72,13 @@ class ConditionalNetwork(nn.Sequential):
             self._initialise(maps, features)
         scale = first.norm.log_scale.exp()
         mixing_scale = second.norm.log_scale.exp()
-        return _Network.apply(
-            features,
-            maps,
-            first.conv.weight,
-            scale,
-            first.norm.bias * scale,
-            second.conv.weight[:, :, 0, 0] * mixing_scale[:, None],
-            second.norm.bias * mixing_scale,
-            last.conv.weight,
-            last.conv.bias,
-            last.gain(),
-            *features.parts,
-        )
+        to_first = (first.conv.weight, scale, first.norm.bias * scale)
+        to_second = (second.conv.weight[:, :, 0, 0] * mixing_scale[:, None], second.norm.bias * mixing_scale)
+        to_last = (last.conv.weight, last.conv.bias, last.gain())
+        if torch.is_grad_enabled():
+            return _Network.apply(features, maps, *to_first, *to_second, *to_last, *features.parts)
+        first = _first_map(features, maps, *to_first)
+        return _last_map(_second_map(first, *to_second, out=first), *to_last)
 
     @torch.no_grad()
     def _initialise(self, maps: Tensor | None, features: LevelFeatures) -> None:
@@ -103,15 +101,24 @@ def _bands(rows: int, numbers: int) -> Iterator[slice]:
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
 
 
-def _second_rows(first: Tensor, mixing: Tensor, mixing_bias: Tensor) -> Tensor:
-    """The rectified 1x1 convolution of some rows (P, hidden) of the first rectified map."""
-    return F.linear(first, mixing, mixing_bias).relu_()
+def _first_map(features: LevelFeatures, maps: Tensor | None, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """The first rectified map, in channels-last memory; in the features' scratch, if they have one."""
+    convolution, read = features.behind(maps)
+    first = convolution(read, weight, out=features.scratch_map(len(weight)))
+    return torch.addcmul(bias[:, None, None], first, scale[:, None, None], out=first).relu_()
 
 
-def _second_map(first: Tensor, mixing: Tensor, mixing_bias: Tensor) -> Tensor:
-    """The rectified 1x1 convolution of the first rectified map."""
-    second = _second_rows(_rows(first), mixing, mixing_bias)
-    return second.view(first.shape[0], *first.shape[2:], -1).permute(0, 3, 1, 2)
+def _second_map(first: Tensor, mixing: Tensor, mixing_bias: Tensor, *, out: Tensor) -> Tensor:
+    """The rectified 1x1 convolution of the first rectified map, in the memory of ``out``, which may be the first's."""
+    rows, out_rows = _rows(first), _rows(out)
+    for some in _bands(*rows.shape):
+        torch.clamp_min(F.linear(rows[some], mixing, mixing_bias), 0, out=out_rows[some])
+    return out
+
+
+def _last_map(second: Tensor, last: Tensor, last_bias: Tensor, gain: Tensor) -> Tensor:
+    """The last convolution, with its gain."""
+    return F.conv2d(second, last, last_bias, padding=1).mul_(gain[:, None, None])
 
 
 def _neighbourhoods(maps: Tensor, numbers: int) -> Iterator[tuple[slice, Tensor]]:
@@ -148,20 +155,21 @@ class _Network(torch.autograd.Function):
         gain: Tensor,
         *parts: Tensor,
     ) -> Tensor:
-        convolution, read = features.behind(maps)
-        first = convolution(read, weight)
-        first = torch.addcmul(bias[:, None, None], first, scale[:, None, None], out=first).relu_()
+        first = _first_map(features, maps, weight, scale, bias)
         ctx.features = replace(features, parts=())
         # Their windows are twice as large or more, and what they may be a view of is not needed.
         maps = None if maps is None else maps.clone(memory_format=torch.channels_last)
-        ctx.save_for_backward(first, maps, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts)
-        out = F.conv2d(_second_map(first, mixing, mixing_bias), last, last_bias, padding=1)
-        return out.mul_(gain[:, None, None])
+        kept = None if maps is None and first.numel() > LARGE_MAP * weight.numel() else first
+        ctx.save_for_backward(kept, maps, weight, scale, bias, mixing, mixing_bias, last, last_bias, gain, *parts)
+        second = _second_map(first, mixing, mixing_bias, out=first if kept is None else torch.empty_like(first))
+        return _last_map(second, last, last_bias, gain)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        first, maps, weight, scale, mixing, mixing_bias, last, last_bias, gain, *parts = ctx.saved_tensors
+        first, maps, weight, scale, bias, mixing, mixing_bias, last, last_bias, gain, *parts = ctx.saved_tensors
+        features = replace(ctx.features, parts=tuple(parts))
+        first = _first_map(features, maps, weight, scale, bias) if first is None else first
         # A factor behind a convolution is one of its weight, and of its gradient.
         gradient = gradient.mul(gain[:, None, None]).contiguous(memory_format=torch.channels_last)
         to_last_bias = gradient.sum((0, 2, 3))
@@ -171,7 +179,7 @@ class _Network(torch.autograd.Function):
         to_mixing_bias, to_bias = torch.zeros_like(mixing_bias), torch.zeros_like(scale)
         # All but the last convolution works on single pixels, so that a few at a time can stay in a processor's cache.
         for some, around in _neighbourhoods(gradient, len(turned) + 3 * rows.shape[1]):
-            second = _second_rows(rows[some], mixing, mixing_bias)
+            second = F.linear(rows[some], mixing, mixing_bias).relu_()
             to_turned.addmm_(around.T, second)
             to_second = _rectified_gradient(around @ turned, second)
             to_mixing.addmm_(to_second.T, rows[some])
@@ -183,9 +191,9 @@ class _Network(torch.autograd.Function):
         to_last = to_turned.view(3, 3, *last.shape[:2]).flip((0, 1)).permute(2, 3, 0, 1)
         to_gain = (_rowwise(to_last, last) + to_last_bias * last_bias) / gain
 
-        convolution, read = replace(ctx.features, parts=tuple(parts)).behind(maps)
+        convolution, read = features.behind(maps)
         wanted = ctx.needs_input_grad[-len(parts) :]
-        sums = [each if want else None for each, want in zip(ctx.features.sums, wanted, strict=True)]
+        sums = [each if want else None for each, want in zip(features.sums, wanted, strict=True)]
         # The part that is this network's own comes first, if it has one; the others are shared.
         own = None if maps is None or not ctx.needs_input_grad[1] else GradientSum()
         to_weight = convolution.gradients(read, weight, to_first, sums if maps is None else [own, *sums])

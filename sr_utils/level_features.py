@@ -35,6 +35,8 @@ class LevelFeatures:
     """Where gradients of ``parts`` are to be added."""
     injections: dict[nn.Module, Tensor] | None = None
     """What injectors answered, where a second pass will ask them again."""
+    scratch: dict[int, Tensor] | None = None
+    """Memory for a map of so many channels, where no map is kept for gradients: fresh memory is slow."""
 
     def behind(self, maps: Tensor | None) -> tuple[PhaseConvolution, tuple[Tensor, ...]]:
         """The convolution of maps (N, C, H, W), if any, with these features behind them, and all that it reads."""
@@ -51,7 +53,16 @@ class LevelFeatures:
 
     def remembering(self) -> LevelFeatures:
         """The same features, which keep what injectors answer: for encoding and then decoding without gradients."""
-        return replace(self, injections={})
+        return replace(self, injections={}, scratch={})
+
+    def scratch_map(self, channels: int) -> Tensor | None:
+        """A map (N, H, W, channels) to overwrite, always the same, if there is to be one."""
+        if self.scratch is None:
+            return None
+        if channels not in self.scratch:
+            images, _, height, width = self.own.shape
+            self.scratch[channels] = self.own.new_empty(images, height, width, channels)
+        return self.scratch[channels]
 
 
 class _Shared(torch.autograd.Function):

@@ -34,16 +34,14 @@ class GradientSum:
         self._sums: dict[tuple[int, int], Tensor] = {}
         self._pass: int | None = None
 
-    def of(self, part: Tensor, cells: slice) -> Tensor:
-        """The sum so far for some cells of ``part``, to add to in place; zeros at first."""
+    def add(self, cells: slice, products: Tensor, kernels: Tensor) -> None:
+        """Add the products (products, n, out) of some cells times kernels (products, out, C)."""
         # A backward pass that ended without asking for this gradient has left its sums behind.
         if self._pass != torch._C._current_graph_task_id():
             self._sums, self._pass = {}, torch._C._current_graph_task_id()
         place = (cells.start, cells.stop)
-        if place not in self._sums:
-            # In memory of its own: batched products into a slice of another tensor are slow.
-            self._sums[place] = torch.zeros_like(part[:, cells], memory_format=torch.contiguous_format)
-        return self._sums[place]
+        # In memory of its own: batched products into a slice of another tensor are slow.
+        self._sums[place] = _added(self._sums.get(place), products, kernels)
 
     def take(self) -> Tensor | None:
         """The sum of this backward pass, if anything was added."""
@@ -153,11 +151,16 @@ class PhaseConvolution:
     schemes: tuple[Scheme, ...]
     """Of each part."""
 
-    def __call__(self, parts: Sequence[Tensor], weight: Tensor) -> Tensor:
-        """Convolve with ``weight`` (out, sum of C, 3, 3); in channels-last memory, and unknown to autograd."""
+    def __call__(self, parts: Sequence[Tensor], weight: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """Convolve with ``weight`` (out, sum of C, 3, 3); in channels-last memory, and unknown to autograd.
+
+        ``out`` (N, height, width, out) is where the result is to be, if anywhere in particular.
+        """
         slices, groups = _split(parts, weight), _groups(self.schemes, weight.dtype, weight.device)
         # What is kept is allocated ahead of what is not, or the memory of the latter could not be used again.
-        pixels = weight.new_empty(self._cells(parts, 1).images, self.height, self.width, len(weight))
+        if out is None:
+            out = weight.new_empty(self._cells(parts, 1).images, self.height, self.width, len(weight))
+        pixels = out
         for group in groups:
             cells = self._cells(parts, group.cell)
             kernels = {index: self.schemes[index].kernels(slices[index]).transpose(1, 2) for index in group.places}
@@ -182,15 +185,16 @@ class PhaseConvolution:
         for group in _groups(self.schemes, weight.dtype, weight.device):
             cells = self._cells(parts, group.cell)
             kernels = {index: self.schemes[index].kernels(slices[index]) for index in group.places}
-            to_kernels = {index: torch.zeros_like(kernel) for index, kernel in kernels.items()}
+            to_kernels: dict[int, Tensor] = {}
             whole = cells.whole(pixels)
             for rows, some in cells.bands(group.outputs.shape[1] * len(weight)):
                 products = _every_cell(group.outputs.T, cells.of(whole)[rows].reshape(-1, group.cell**2, len(weight)))
                 products = products.transpose(0, 1)
                 for index, place in group.places.items():
                     if sums[index] is not None:
-                        sums[index].of(parts[index], some).baddbmm_(products[place], kernels[index])
-                    to_kernels[index].baddbmm_(products[place].transpose(1, 2), parts[index][:, some])
+                        sums[index].add(some, products[place], kernels[index])
+                    turned = products[place].transpose(1, 2)
+                    to_kernels[index] = _added(to_kernels.get(index), turned, parts[index][:, some])
             for index, kernel in to_kernels.items():
                 to_slices[index].copy_(self.schemes[index].taps(kernel))
         return to_weight
@@ -199,6 +203,11 @@ class PhaseConvolution:
         """Cells of a side on the output; how many images it has shows in the parts."""
         rows, columns = (math.ceil(side / self.schemes[0].cell) for side in (self.height, self.width))
         return _Cells(parts[0].shape[1] // (rows * columns), self.height, self.width, cell)
+
+
+def _added(total: Tensor | None, one: Tensor, other: Tensor) -> Tensor:
+    """Batched products, added to a total, if there is one yet, in its place."""
+    return torch.bmm(one, other) if total is None else total.baddbmm_(one, other)
 
 
 def _every_cell(matrix: Tensor, cells: Tensor) -> Tensor:

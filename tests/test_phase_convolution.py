@@ -128,7 +128,8 @@ class WeightedSum(torch.autograd.Function):
     def backward(ctx, gradient):
         weight, part = ctx.saved_tensors
         for cells in ctx.bands:
-            ctx.features.sums[0].of(part, cells).add_(gradient * weight)
+            products, kernels = part.new_ones(len(part), cells.stop - cells.start, 1), part.new_ones(len(part), 1, 2)
+            ctx.features.sums[0].add(cells, gradient * weight * products, kernels)
         return None, gradient * part.sum(), None, None
 
 

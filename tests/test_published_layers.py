@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.plain_deflow import PlainDeFlow
+from sr_utils import conditional_network
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of, official_config
 from sr_utils.deflow import load_official as load_official_deflow
 from sr_utils.errors import UserError
@@ -235,6 +236,22 @@ def test_gradients_reach_an_image_and_its_condition():
         assert distance(mine, other) < 1e-10
 
 
+def bytes_kept_and_gradients(model, image, condition, domain):
+    """What a training step keeps for the backward pass, in bytes, and the gradient of each parameter."""
+    torch.manual_seed(2)
+    model.zero_grad(set_to_none=True)
+    sizes = {}
+
+    def count(tensor):
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss = model(image, condition, domain).sum()
+    loss.backward()
+    return sum(sizes.values()), {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
 @pytest.mark.parametrize("form", ["compact", "published"])
 def test_checkpointing_changes_the_memory_and_nothing_else(form):
     fast, _ = moved(*twins())
@@ -246,23 +263,37 @@ def test_checkpointing_changes_the_memory_and_nothing_else(form):
     again = DeFlow(config).double()
     again.load_state_dict(fast.state_dict())
     image, condition, domain = batch(config, 32, 48, torch.float64)
-    kept, gradients = [], []
-    for model in (fast.train(), again.train()):
-        torch.manual_seed(2)
-        sizes = {}
+    (kept, gradients), (kept_again, gradients_again) = (
+        bytes_kept_and_gradients(model.train(), image, condition, domain) for model in (fast, again)
+    )
+    assert kept_again < 0.7 * kept
+    for name, gradient in gradients.items():
+        assert distance(gradients_again[name], gradient) < 1e-12, name
 
-        def count(tensor, sizes=sizes):
-            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            loss = model(image, condition, domain).sum()
-        loss.backward()
-        kept.append(sum(sizes.values()))
-        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
-    assert kept[1] < 0.7 * kept[0]
+def test_an_injectors_map_is_kept_or_made_again_and_nothing_else_changes(monkeypatch):
+    fast, _ = moved(*twins())
+    image, condition, domain = batch(fast.config, 32, 48, torch.float64)
+    kept, gradients = {}, {}
+    for limit in (0, float("inf")):
+        monkeypatch.setattr(conditional_network, "LARGE_MAP", limit)
+        kept[limit], gradients[limit] = bytes_kept_and_gradients(fast, image, condition, domain)
+    maps = 2 * fast.config.steps * sum(16 * (32 >> level) * (48 >> level) for level in (1, 2, 3))
+    assert kept[float("inf")] - kept[0] == maps * image.element_size()
     for name, gradient in gradients[0].items():
-        assert distance(gradients[1][name], gradient) < 1e-12, name
+        assert torch.equal(gradients[float("inf")][name], gradient), name
+
+
+def test_without_gradients_the_networks_of_a_level_overwrite_one_map():
+    fast, _ = moved(*twins())
+    _, condition, _ = batch(fast.config, 32, 48, torch.float64)
+    injectors = [step.coupling.injector for step in fast.steps[0] if step.coupling is not None]
+    features, once = (fast._features(condition, 32, 48, twice=twice)[0] for twice in (True, False))
+    with torch.no_grad():
+        answers = [injector(None, features) for injector in injectors]
+    assert list(features.scratch) == [16] and once.scratch is None
+    for injector, answer in zip(injectors, answers, strict=True):
+        assert distance(answer, injector(None, once)) < 1e-12
 
 
 def test_translation_asks_every_injector_once():
