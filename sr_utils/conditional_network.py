@@ -77,7 +77,7 @@ class ConditionalNetwork(nn.Sequential):
         to_last = (last.conv.weight, last.conv.bias, last.gain())
         if torch.is_grad_enabled():
             return _Network.apply(features, maps, *to_first, *to_second, *to_last, *features.parts)
-        first = _first_map(features, maps, *to_first)
+        first = _first_map(features, maps, *to_first, out=features.scratch_map(len(scale)))
         return _last_map(_second_map(first, *to_second, out=first), *to_last)
 
     @torch.no_grad()
@@ -101,10 +101,18 @@ def _bands(rows: int, numbers: int) -> Iterator[slice]:
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
 
 
-def _first_map(features: LevelFeatures, maps: Tensor | None, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """The first rectified map, in channels-last memory; in the features' scratch, if they have one."""
+def _first_map(
+    features: LevelFeatures,
+    maps: Tensor | None,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """The first rectified map, in channels-last memory, that of ``out`` (N, H, W, hidden) if it is given."""
     convolution, read = features.behind(maps)
-    first = convolution(read, weight, out=features.scratch_map(len(weight)))
+    first = convolution(read, weight, out=out)
     return torch.addcmul(bias[:, None, None], first, scale[:, None, None], out=first).relu_()
 
 

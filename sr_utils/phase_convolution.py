@@ -160,21 +160,20 @@ class PhaseConvolution:
         # What is kept is allocated ahead of what is not, or the memory of the latter could not be used again.
         if out is None:
             out = weight.new_empty(self._cells(parts, 1).images, self.height, self.width, len(weight))
-        pixels = out
         for group in groups:
             cells = self._cells(parts, group.cell)
             kernels = {index: self.schemes[index].kernels(slices[index]).transpose(1, 2) for index in group.places}
-            whole = cells.empty(pixels) if cells.overhangs else pixels
-            adding = group is not groups[0] and whole is pixels
+            whole = cells.empty(out) if cells.overhangs else out
+            adding = group is not groups[0] and whole is out
             for rows, some in cells.bands(group.outputs.shape[1] * len(weight)):
                 products = group.multiply(parts, kernels, some)
                 target = cells.of(whole)[rows]
                 outputs = _every_cell(group.outputs, products.transpose(0, 1)).view(target.shape)
                 target.add_(outputs) if adding else target.copy_(outputs)
-            if whole is not pixels:
+            if whole is not out:
                 inside = whole[:, : self.height, : self.width]
-                pixels.copy_(inside) if group is groups[0] else pixels.add_(inside)
-        return pixels.permute(0, 3, 1, 2)
+                out.copy_(inside) if group is groups[0] else out.add_(inside)
+        return out.permute(0, 3, 1, 2)
 
     def gradients(
         self, parts: Sequence[Tensor], weight: Tensor, gradient: Tensor, sums: Sequence[GradientSum | None]
