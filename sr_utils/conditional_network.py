@@ -116,11 +116,17 @@ def _first_map(
     return torch.addcmul(bias[:, None, None], first, scale[:, None, None], out=first).relu_()
 
 
+def _second_rows(first: Tensor, mixing: Tensor, mixing_bias: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The rectified 1x1 convolution of some rows (P, hidden) of the first rectified map; ``out`` may be the same."""
+    mixed = F.linear(first, mixing, mixing_bias)
+    return torch.clamp_min(mixed, 0, out=mixed if out is None else out)
+
+
 def _second_map(first: Tensor, mixing: Tensor, mixing_bias: Tensor, *, out: Tensor) -> Tensor:
     """The rectified 1x1 convolution of the first rectified map, in the memory of ``out``, which may be the first's."""
     rows, out_rows = _rows(first), _rows(out)
     for some in _bands(*rows.shape):
-        torch.clamp_min(F.linear(rows[some], mixing, mixing_bias), 0, out=out_rows[some])
+        _second_rows(rows[some], mixing, mixing_bias, out=out_rows[some])
     return out
 
 
@@ -187,7 +193,7 @@ class _Network(torch.autograd.Function):
         to_mixing_bias, to_bias = torch.zeros_like(mixing_bias), torch.zeros_like(scale)
         # All but the last convolution works on single pixels, so that a few at a time can stay in a processor's cache.
         for some, around in _neighbourhoods(gradient, len(turned) + 3 * rows.shape[1]):
-            second = F.linear(rows[some], mixing, mixing_bias).relu_()
+            second = _second_rows(rows[some], mixing, mixing_bias)
             to_turned.addmm_(around.T, second)
             to_second = _rectified_gradient(around @ turned, second)
             to_mixing.addmm_(to_second.T, rows[some])

@@ -234,10 +234,9 @@ class DeFlow(nn.Module):
             condition = condition + self.config.condition_noise * normal
             likelihood = likelihood - dimensions * math.log(self.config.quantisation)
         if self.config.domain_normalisation:
-            scale, offset = self._normalisation()
             degraded = (domain == DEGRADED)[:, None, None, None]
-            image = torch.where(degraded, image * scale + offset, image)
-            condition = torch.where(degraded, condition * scale + offset, condition)
+            image, condition = (torch.where(degraded, self._normalised(part), part) for part in (image, condition))
+            scale, _ = self._normalisation()
             pixels = image.shape[2] * image.shape[3]
             likelihood = likelihood + (domain == DEGRADED) * pixels * scale.log().sum()
         latents, contexts, log_det = self._flow(image, self._features(condition, *image.shape[2:]))

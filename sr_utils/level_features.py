@@ -36,7 +36,7 @@ class LevelFeatures:
     injections: dict[nn.Module, Tensor] | None = None
     """What injectors answered, where a second pass will ask them again."""
     scratch: dict[int, Tensor] | None = None
-    """Memory for a map of so many channels, where no map is kept for gradients: fresh memory is slow."""
+    """A map of so many channels for every network to overwrite in turn, where none is kept for gradients."""
 
     def behind(self, maps: Tensor | None) -> tuple[PhaseConvolution, tuple[Tensor, ...]]:
         """The convolution of maps (N, C, H, W), if any, with these features behind them, and all that it reads."""

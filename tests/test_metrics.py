@@ -94,11 +94,8 @@ def lpips_by_hand(image, reference):
     """Zhang et al. 2018, equation 1, from the released linear weights and AlexNet's activations."""
     import importlib.resources
 
-    heads = torch.load(
-        importlib.resources.files("lpips") / "weights" / "v0.1" / "alex.pth",
-        map_location="cpu",
-        weights_only=True,
-    )
+    released = importlib.resources.files("lpips") / "weights" / "v0.1" / "alex.pth"
+    heads = torch.load(released, map_location="cpu", weights_only=True)
     network = imagenet_features("alexnet")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     x, y = ((batch.float() - mean) / std for batch in (image, reference))
