@@ -77,8 +77,22 @@ class ConditionalNetwork(nn.Sequential):
         to_last = (last.conv.weight, last.conv.bias, last.gain())
         if torch.is_grad_enabled():
             return _Network.apply(features, maps, *to_first, *to_second, *to_last, *features.parts)
-        first = _first_map(features, maps, *to_first, out=features.scratch_map(len(scale)))
+        first = self._first_of_two_passes(features, maps, *to_first)
         return _last_map(_second_map(first, *to_second, out=first), *to_last)
+
+    def _first_of_two_passes(
+        self, features: LevelFeatures, maps: Tensor | None, weight: Tensor, scale: Tensor, bias: Tensor
+    ) -> Tensor:
+        """`_first_map` without gradients; the features' part of it is made once, if they are to remember it."""
+        out, known = features.scratch_map(len(scale)), features.convolved
+        if maps is None or known is None:
+            return _first_map(features, maps, weight, scale, bias, out=out)
+        channels = maps.shape[1]
+        if self not in known:
+            known[self] = features.convolution(features.parts, weight[:, channels:])
+        convolution, read = features.without(maps)
+        first = convolution(read, weight[:, :channels], out=out)
+        return _rectified(first.add_(known[self]), scale, bias)
 
     @torch.no_grad()
     def _initialise(self, maps: Tensor | None, features: LevelFeatures) -> None:
@@ -112,7 +126,11 @@ def _first_map(
 ) -> Tensor:
     """The first rectified map, in channels-last memory, that of ``out`` (N, H, W, hidden) if it is given."""
     convolution, read = features.behind(maps)
-    first = convolution(read, weight, out=out)
+    return _rectified(convolution(read, weight, out=out), scale, bias)
+
+
+def _rectified(first: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """The first map, scaled, shifted and rectified in place."""
     return torch.addcmul(bias[:, None, None], first, scale[:, None, None], out=first).relu_()
 
 

@@ -140,7 +140,8 @@ class DeFlow(nn.Module):
         sizes = [(height >> level, width >> level) for level in range(1, self.config.levels + 1)]
         features = self.encoder(condition, sizes)
         if twice and self.config.form == "published":
-            return [level.remembering() for level in features]
+            # The finest level's convolved features would take three quarters of the memory of all.
+            return [level.remembering(convolved=index > 0) for index, level in enumerate(features)]
         return features
 
     def _context(self, z: Tensor | None, features: Features) -> Tensor | None:

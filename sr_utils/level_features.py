@@ -35,15 +35,23 @@ class LevelFeatures:
     """Where gradients of ``parts`` are to be added."""
     injections: dict[nn.Module, Tensor] | None = None
     """What injectors answered, where a second pass will ask them again."""
+    convolved: dict[nn.Module, Tensor] | None = None
+    """These features as each network that reads maps as well convolves them, where a second pass will do so again."""
     scratch: dict[int, Tensor] | None = None
     """A map of so many channels for every network to overwrite in turn, where none is kept for gradients."""
+
+    def without(self, maps: Tensor) -> tuple[PhaseConvolution, tuple[Tensor]]:
+        """The convolution of maps (N, C, H, W) alone, and what it reads."""
+        own = self.convolution.schemes[0]
+        return replace(self.convolution, schemes=(own,)), (own.windows(maps),)
 
     def behind(self, maps: Tensor | None) -> tuple[PhaseConvolution, tuple[Tensor, ...]]:
         """The convolution of maps (N, C, H, W), if any, with these features behind them, and all that it reads."""
         if maps is None:
             return self.convolution, self.parts
-        convolution = replace(self.convolution, schemes=(self.convolution.schemes[0], *self.convolution.schemes))
-        return convolution, (self.convolution.schemes[0].windows(maps), *self.parts)
+        convolution, read = self.without(maps)
+        schemes = convolution.schemes + self.convolution.schemes
+        return replace(convolution, schemes=schemes), read + self.parts
 
     def maps(self) -> Tensor:
         """All features side by side, (N, F, H, W)."""
@@ -51,9 +59,12 @@ class LevelFeatures:
             return self.own
         return torch.cat([self.own, F.interpolate(self.stacked, self.own.shape[2:])], dim=1)
 
-    def remembering(self) -> LevelFeatures:
-        """The same features, which keep what injectors answer: for encoding and then decoding without gradients."""
-        return replace(self, injections={}, scratch={})
+    def remembering(self, *, convolved: bool) -> LevelFeatures:
+        """The same features, which keep what injectors answer: for encoding and then decoding without gradients.
+
+        With ``convolved``, a map for every other network is kept, too.
+        """
+        return replace(self, injections={}, convolved={} if convolved else None, scratch={})
 
     def scratch_map(self, channels: int) -> Tensor | None:
         """A map (N, H, W, channels) to overwrite, always the same, if there is to be one."""

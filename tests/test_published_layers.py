@@ -296,6 +296,23 @@ def test_without_gradients_the_networks_of_a_level_overwrite_one_map():
         assert distance(answer, injector(None, once)) < 1e-12
 
 
+def test_below_the_finest_level_two_passes_convolve_the_features_once():
+    fast, _ = moved(*twins())
+    image, condition, _ = batch(fast.config, 32, 48, torch.float64)
+    finest, *coarser = fast._features(condition, *image.shape[2:], twice=True)
+    assert finest.convolved is None
+    for features, steps in zip(coarser, fast.steps[1:], strict=True):
+        network = next(step.coupling.coupling for step in steps if step.coupling is not None)
+        channels = network[0].conv.in_channels - features.maps().shape[1]
+        first, second = torch.randn(2, len(image), channels, *features.own.shape[2:], dtype=torch.float64)
+        with torch.no_grad():
+            network(first, features)
+            kept = features.convolved[network]
+            answer = network(second, features)
+        assert features.convolved[network] is kept
+        assert distance(answer, network(second, replace(features, convolved=None))) < 1e-12
+
+
 def test_translation_asks_every_injector_once():
     fast, _ = moved(*twins())
     asked = []
