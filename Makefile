@@ -10,10 +10,11 @@ READY := .venv/.installed
 HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test soak browser bench ladder peers distillation classical design hybrid lint lab app html publish clean
+.PHONY: help setup report full test soak browser bench ladder peers distillation classical design hybrid lint lab app html publish clean
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
+	@echo 'make full      make every row of task 1 again, from nothing, and compare with the committed tables; some eight hours, can be interrupted'
 	@echo 'make test      run every test: ARGS goes to pytest'
 	@echo 'make soak      up to 6,800 hostile inputs, 50 kills and a sweep; about half an hour'
 	@echo 'make bench     measure speed, memory, growth, cost, the kinds of shift and the floor of fidelity; above two hours, with nothing else running'
@@ -47,6 +48,16 @@ $(READY): requirements.lock pyproject.toml
 
 report: $(READY)
 	@"$(VENV)" -m sr_utils.cli report --profile "$(PROFILE)" $(ARGS)
+
+# All of it goes to runs/; what is committed is compared with, and stays.
+full: $(READY)
+	@"$(VENV)" -m benchmarks.shifts --output runs/full/metrics/shifts.json
+	@"$(VENV)" -m benchmarks.ladder --output runs/full/metrics/ladder.json
+	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
+	@"$(VENV)" -m benchmarks.peers --output runs/full/metrics/peers.json
+	@"$(VENV)" -m benchmarks.distillation --weights runs/full/distilled_esrgan_x2.safetensors --output runs/full/metrics/distillation.json
+	@"$(VENV)" -m sr_utils.cli report --profile full
+	@"$(VENV)" -m benchmarks.reproduced
 
 # Files are shared out among processes, whole, because what a file's tests share is made once.
 test: $(READY) browser

@@ -1,8 +1,9 @@
 """How fast is the published form beside its plain twin, and how much less memory does it take?
 
 `python -m benchmarks.speed` writes figures/metrics/speed.json: ratios of medians of one process, both forms by turns,
-and the peaks of memory of processes that do nothing else (`peak_memory`). Nothing else should run on the machine
-meanwhile.
+and the peaks of memory of processes that do nothing else (`peak_memory`). Each kind of work has a process of its own,
+because what a training step leaves of the heap changes what memory costs a translation. Nothing else should run on
+the machine meanwhile.
 
 Reference: Wolf et al., "DeFlow", CVPR 2021; the sizes are those of the released AIM-RWSR model, batch 2.
 """
@@ -13,7 +14,9 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +102,8 @@ def main(speed: Speed) -> None:
     peak = peak_multiplications_per_second()
     rows = []
     for work in WORK:
-        row = compare(work, speed, peak)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            row = pool.submit(compare, work, speed, peak).result()
         rows.append(row)
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if name != "method")
         print(f"{row['method']}: {numbers}", flush=True)

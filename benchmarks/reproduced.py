@@ -1,0 +1,83 @@
+"""Are the committed tables of task 1 what the commands give? Row by row, beside the spread over seeds.
+
+`python -m benchmarks.reproduced` compares the tables below ``fresh``, as `make full` leaves them, with the committed
+ones of the same names and writes figures/metrics/reproduced.json. It runs nothing itself, and takes what is there: a
+table or a row that was not made again has no row here.
+
+A row is reproduced if PSNR, SSIM and LPIPS are each within `WITHIN` deviations over seeds of what is committed. A row
+of a single training has no deviation of its own: that of the ladder's DeFlow row, the same network with the same kind
+of pairs, stands for it. A row without training must agree in every digit that a table shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from sr_utils.course import describe_machine
+from sr_utils.errors import UserError
+from sr_utils.evaluate import write_metrics
+from sr_utils.files import read_json
+from sr_utils.repository import resolve
+
+TABLES = ("task1.json", "ladder.json", "peers.json", "distillation.json")
+DIGITS = {"psnr": 0.005, "ssim": 0.00005, "lpips": 0.00005}
+"""Half of the last digit that a table shows of each score."""
+WITHIN = 2.0
+"""Deviations."""
+SINGLE = {"task1.json": ("esrgan_deflow",), "distillation.json": ("esrgan_distilled",)}
+"""Rows of one training."""
+STANDS_FOR_SINGLE = "esrgan_deflow"
+"""Whose deviations in the ladder stand for those of a single training."""
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What is compared."""
+
+    fresh: Path = Path("runs/full/metrics")
+    committed: Path = Path("figures/metrics")
+    output: Path = Path("figures/metrics/reproduced.json")
+
+
+def rows_made_here(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a table by name, without those that another table's command made."""
+    return {row["method"]: row for row in read_json(path)["rows"] if "profile" not in row}
+
+
+def compared(table: str, fresh: Path, committed: Path) -> Iterator[dict[str, Any]]:
+    """A row for every row that both forms of a table have: differences, deviations, and whether it is ``within``."""
+    known, ladder = rows_made_here(committed / table), rows_made_here(committed / "ladder.json")
+    for method, row in rows_made_here(fresh / table).items():
+        if method not in known:
+            continue
+        spread = ladder[STANDS_FOR_SINGLE] if method in SINGLE.get(table, ()) else known[method]
+        result, within = {"method": method, "table": table.removesuffix(".json"), "seeds": row.get("seeds", 1)}, True
+        for score, digit in DIGITS.items():
+            difference, deviation = abs(row[score] - known[method][score]), spread.get(f"{score}_std", 0.0)
+            within &= difference <= max(digit, WITHIN * deviation)
+            result |= {f"{score}_difference": difference, f"{score}_std": deviation}
+        yield result | {"within": within}
+
+
+def main(options: Reproduced) -> None:
+    """Compare, print and write."""
+    begun, fresh, committed = time.monotonic(), resolve(options.fresh), resolve(options.committed)
+    found = [table for table in TABLES if (fresh / table).is_file()]
+    if not found:
+        raise UserError(f"{options.fresh} has none of {', '.join(TABLES)}: run make full, or give another --fresh.")
+    rows = [row for table in found for row in compared(table, fresh, committed)]
+    for row in rows:
+        scores = ", ".join(f"{score} {row[f'{score}_difference']:.4f} ({row[f'{score}_std']:.4f})" for score in DIGITS)
+        print(f"{row['table']} {row['method']}: {'within' if row['within'] else 'OUTSIDE'}; {scores}")
+    provenance = {"profile": "full", "seed": 0, **describe_machine(), "seconds": round(time.monotonic() - begun, 1)}
+    write_metrics(resolve(options.output), provenance, rows)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Reproduced, description=__doc__))
