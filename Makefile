@@ -51,11 +51,11 @@ report: $(READY)
 
 # All of it goes to runs/; what is committed is compared with, and stays.
 full: $(READY)
-	@"$(VENV)" -m benchmarks.shifts --output runs/full/metrics/shifts.json
-	@"$(VENV)" -m benchmarks.ladder --output runs/full/metrics/ladder.json
+	@"$(VENV)" -m benchmarks.shifts --output runs/full/again/shifts.json
+	@"$(VENV)" -m benchmarks.ladder --output runs/full/again/ladder.json
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
-	@"$(VENV)" -m benchmarks.peers --output runs/full/metrics/peers.json
-	@"$(VENV)" -m benchmarks.distillation --weights runs/full/distilled_esrgan_x2.safetensors --output runs/full/metrics/distillation.json
+	@"$(VENV)" -m benchmarks.peers --output runs/full/again/peers.json
+	@"$(VENV)" -m benchmarks.distillation --weights runs/full/again/distilled_esrgan_x2.safetensors --output runs/full/again/distillation.json
 	@"$(VENV)" -m sr_utils.cli report --profile full
 	@"$(VENV)" -m benchmarks.reproduced
 

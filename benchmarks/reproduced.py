@@ -1,6 +1,6 @@
 """Are the committed tables of task 1 what the commands give? Row by row, beside the spread over seeds.
 
-`python -m benchmarks.reproduced` compares the tables below ``fresh``, as `make full` leaves them, with the committed
+`python -m benchmarks.reproduced` compares the tables in ``fresh``, where `make full` leaves them, with the committed
 ones of the same names and writes figures/metrics/reproduced.json. It runs nothing itself, and takes what is there: a
 table or a row that was not made again has no row here.
 
@@ -12,7 +12,7 @@ of pairs, stands for it. A row without training must agree in every digit that a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ STANDS_FOR_SINGLE = "esrgan_deflow"
 class Reproduced:
     """What is compared."""
 
-    fresh: Path = Path("runs/full/metrics")
+    fresh: Sequence[Path] = (Path("runs/full/metrics"), Path("runs/full/again"))
+    """Folders with tables: those of the notebooks, and those of the other benchmarks."""
     committed: Path = Path("figures/metrics")
     output: Path = Path("figures/metrics/reproduced.json")
 
@@ -50,14 +51,14 @@ def rows_made_here(path: Path) -> dict[str, dict[str, Any]]:
     return {row["method"]: row for row in read_json(path)["rows"] if "profile" not in row}
 
 
-def compared(table: str, fresh: Path, committed: Path) -> Iterator[dict[str, Any]]:
+def compared(path: Path, committed: Path) -> Iterator[dict[str, Any]]:
     """A row for every row that both forms of a table have: differences, deviations, and whether it is ``within``."""
-    known, ladder = rows_made_here(committed / table), rows_made_here(committed / "ladder.json")
-    for method, row in rows_made_here(fresh / table).items():
+    known, ladder = rows_made_here(committed / path.name), rows_made_here(committed / "ladder.json")
+    for method, row in rows_made_here(path).items():
         if method not in known:
             continue
-        spread = ladder[STANDS_FOR_SINGLE] if method in SINGLE.get(table, ()) else known[method]
-        result, within = {"method": method, "table": table.removesuffix(".json"), "seeds": row.get("seeds", 1)}, True
+        spread = ladder[STANDS_FOR_SINGLE] if method in SINGLE.get(path.name, ()) else known[method]
+        result, within = {"method": method, "table": path.stem, "seeds": row.get("seeds", 1)}, True
         for score, digit in DIGITS.items():
             difference, deviation = abs(row[score] - known[method][score]), spread.get(f"{score}_std", 0.0)
             within &= difference <= max(digit, WITHIN * deviation)
@@ -67,11 +68,12 @@ def compared(table: str, fresh: Path, committed: Path) -> Iterator[dict[str, Any
 
 def main(options: Reproduced) -> None:
     """Compare, print and write."""
-    begun, fresh, committed = time.monotonic(), resolve(options.fresh), resolve(options.committed)
-    found = [table for table in TABLES if (fresh / table).is_file()]
+    begun, committed = time.monotonic(), resolve(options.committed)
+    found = [path for folder in options.fresh for name in TABLES if (path := resolve(folder) / name).is_file()]
     if not found:
-        raise UserError(f"{options.fresh} has none of {', '.join(TABLES)}: run make full, or give another --fresh.")
-    rows = [row for table in found for row in compared(table, fresh, committed)]
+        folders = " and ".join(map(str, options.fresh))
+        raise UserError(f"{folders} have none of {', '.join(TABLES)}: run make full, or give another --fresh.")
+    rows = [row for path in found for row in compared(path, committed)]
     for row in rows:
         scores = ", ".join(f"{score} {row[f'{score}_difference']:.4f} ({row[f'{score}_std']:.4f})" for score in DIGITS)
         print(f"{row['table']} {row['method']}: {'within' if row['within'] else 'OUTSIDE'}; {scores}")

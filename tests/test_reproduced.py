@@ -25,7 +25,7 @@ def compare(tmp_path):
                 (tmp_path / folder).mkdir(exist_ok=True)
                 write_metrics(tmp_path / folder / name, {"seed": 0}, rows)
         output = tmp_path / "reproduced.json"
-        main(Reproduced(tmp_path / "fresh", tmp_path / "committed", output))
+        main(Reproduced([tmp_path / "fresh", tmp_path / "nowhere"], tmp_path / "committed", output))
         return {(row["table"], row["method"]): row["within"] for row in read_json(output)["rows"]}
 
     return run
@@ -61,4 +61,4 @@ def test_rows_that_another_command_made_are_not_compared(compare):
 
 def test_a_folder_without_tables_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="run make full"):
-        main(Reproduced(fresh=tmp_path))
+        main(Reproduced(fresh=[tmp_path]))
