@@ -14,7 +14,7 @@ HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v 
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
-	@echo 'make full      make every row of task 1 again, from nothing, and compare with the committed tables; some eight hours, can be interrupted'
+	@echo 'make full      make every row of task 1 again, from nothing, and compare with the committed tables; many hours, can be interrupted'
 	@echo 'make test      run every test: ARGS goes to pytest'
 	@echo 'make soak      up to 6,800 hostile inputs, 50 kills and a sweep; about half an hour'
 	@echo 'make bench     measure speed, memory, growth, cost, the kinds of shift and the floor of fidelity; above two hours, with nothing else running'
