@@ -49,7 +49,7 @@ $(READY): requirements.lock pyproject.toml
 report: $(READY)
 	@"$(VENV)" -m sr_utils.cli report --profile "$(PROFILE)" $(ARGS)
 
-# All of it goes to runs/; what is committed is compared with, and stays.
+# All of it goes to runs/, where what is there already is not made again; what is committed is compared with, and stays.
 full: $(READY)
 	@"$(VENV)" -m benchmarks.shifts --output runs/full/again/shifts.json
 	@"$(VENV)" -m benchmarks.ladder --output runs/full/again/ladder.json
