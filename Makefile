@@ -14,7 +14,7 @@ HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v 
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
-	@echo 'make full      make every row of task 1 again, from nothing, and compare with the committed tables; many hours, can be interrupted'
+	@echo 'make full      make every row of task 1 that runs/ does not hold, and compare with the committed tables; many hours, can be interrupted'
 	@echo 'make test      run every test: ARGS goes to pytest'
 	@echo 'make soak      up to 6,800 hostile inputs, 50 kills and a sweep; about half an hour'
 	@echo 'make bench     measure speed, memory, growth, cost, the kinds of shift and the floor of fidelity; above two hours, with nothing else running'
@@ -49,7 +49,7 @@ $(READY): requirements.lock pyproject.toml
 report: $(READY)
 	@"$(VENV)" -m sr_utils.cli report --profile "$(PROFILE)" $(ARGS)
 
-# All of it goes to runs/, where what is there already is not made again; what is committed is compared with, and stays.
+# Tables and weights go to runs/, where what is there already is not made again; the committed ones stay as they are.
 full: $(READY)
 	@"$(VENV)" -m benchmarks.shifts --output runs/full/again/shifts.json
 	@"$(VENV)" -m benchmarks.ladder --output runs/full/again/ladder.json

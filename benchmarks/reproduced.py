@@ -23,6 +23,7 @@ from sr_utils.course import describe_machine
 from sr_utils.errors import UserError
 from sr_utils.evaluate import write_metrics
 from sr_utils.files import read_json
+from sr_utils.overview import rows_of
 from sr_utils.repository import resolve
 
 TABLES = ("task1.json", "ladder.json", "peers.json", "distillation.json")
@@ -48,16 +49,19 @@ class Reproduced:
 
 def rows_made_here(path: Path) -> dict[str, dict[str, Any]]:
     """The rows of a table by name, without those that another table's command made."""
-    return {row["method"]: row for row in read_json(path)["rows"] if "profile" not in row}
+    return {method: row for method, row in rows_of(read_json(path)).items() if "profile" not in row}
 
 
-def compared(path: Path, committed: Path) -> Iterator[dict[str, Any]]:
-    """A row for every row that both forms of a table have: differences, deviations, and whether it is ``within``."""
-    known, ladder = rows_made_here(committed / path.name), rows_made_here(committed / "ladder.json")
+def compared(path: Path, committed: Path, stand_in: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for every row that both forms of a table have: differences, deviations, and whether it is ``within``.
+
+    ``stand_in`` is the row whose deviations stand for those of a single training.
+    """
+    known = rows_made_here(committed / path.name)
     for method, row in rows_made_here(path).items():
         if method not in known:
             continue
-        spread = ladder[STANDS_FOR_SINGLE] if method in SINGLE.get(path.name, ()) else known[method]
+        spread = stand_in if method in SINGLE.get(path.name, ()) else known[method]
         result, within = {"method": method, "table": path.stem, "seeds": row.get("seeds", 1)}, True
         for score, digit in DIGITS.items():
             difference, deviation = abs(row[score] - known[method][score]), spread.get(f"{score}_std", 0.0)
@@ -73,7 +77,8 @@ def main(options: Reproduced) -> None:
     if not found:
         folders = " and ".join(map(str, options.fresh))
         raise UserError(f"{folders} have none of {', '.join(TABLES)}: run make full, or give another --fresh.")
-    rows = [row for path in found for row in compared(path, committed)]
+    stand_in = rows_made_here(committed / "ladder.json")[STANDS_FOR_SINGLE]
+    rows = [row for path in found for row in compared(path, committed, stand_in)]
     for row in rows:
         scores = ", ".join(f"{score} {row[f'{score}_difference']:.4f} ({row[f'{score}_std']:.4f})" for score in DIGITS)
         print(f"{row['table']} {row['method']}: {'within' if row['within'] else 'OUTSIDE'}; {scores}")

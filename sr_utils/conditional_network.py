@@ -77,13 +77,13 @@ class ConditionalNetwork(nn.Sequential):
         to_last = (last.conv.weight, last.conv.bias, last.gain())
         if torch.is_grad_enabled():
             return _Network.apply(features, maps, *to_first, *to_second, *to_last, *features.parts)
-        first = self._first_of_two_passes(features, maps, *to_first)
+        first = self._first_without_gradients(features, maps, *to_first)
         return _last_map(_second_map(first, *to_second, out=first), *to_last)
 
-    def _first_of_two_passes(
+    def _first_without_gradients(
         self, features: LevelFeatures, maps: Tensor | None, weight: Tensor, scale: Tensor, bias: Tensor
     ) -> Tensor:
-        """`_first_map` without gradients; the features' part of it is made once, if they are to remember it."""
+        """`_first_map`; the features' part of it is made once, where they are to remember it for a second pass."""
         out, known = features.scratch_map(len(scale)), features.convolved
         if maps is None or known is None:
             return _first_map(features, maps, weight, scale, bias, out=out)
