@@ -4,9 +4,10 @@ Scenes are cut from task 1's truths and seen by a burst (`sr_utils.burst`). Each
 that form a series share ``data`` and differ in ``value``:
 
 - ``burst``: four clean frames, shifts drawn at random; ``burst_noisy``: eight frames with noise.
-- ``frames``: how many frames; ``shift_error``: how wrong the shifts are that the methods are told, in pixels;
-  ``noise``: its deviation.
+- ``frames``: how many frames, with a little noise; ``clean_frames``: without; ``shift_error``: how wrong the shifts are
+  that the methods are told, in pixels; ``noise``: its deviation.
 - ``local_motion``: a square moves on its own; ``inside`` and ``outside`` are the scores there and elsewhere.
+  ``back_projection`` leaves out what has moved there, ``back_projection_trusting`` does not.
 - ``uneven_noise``: in every frame one half is far noisier than the other, now the left one, now the right one.
 """
 
@@ -62,6 +63,7 @@ SETTINGS = (
     Setting("burst", 0.0),
     Setting("burst_noisy", 0.03, frames=8, noise=0.03),
     *(Setting("frames", count, frames=count, noise=0.01) for count in (1, 2, 3, 4, 6, 8, 16)),
+    *(Setting("clean_frames", count, frames=count) for count in (2, 3, 4)),
     *(Setting("shift_error", error, shift_error=error) for error in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)),
     *(Setting("noise", noise, frames=8, noise=noise) for noise in (0.0, 0.01, 0.02, 0.05, 0.1)),
     Setting("local_motion", TRAVEL, moving=True),
@@ -112,6 +114,8 @@ def restorers(burst: Burst, deviation: Tensor, setting: Setting, *, seed: int) -
         "undo_aliasing": lambda: undo(told),
         "back_projection": lambda: project(told),
     }
+    if setting.moving:
+        methods["back_projection_trusting"] = lambda: back_project_frames(frames, told, scale, iterations=ITERATIONS)
     if setting.data.startswith(("burst", "frames")):
         methods |= {
             "shift_and_add": lambda: shift_and_add(frames, told, scale),

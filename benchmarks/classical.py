@@ -27,10 +27,10 @@ from pathlib import Path
 
 import cv2
 import torch
-import tyro
 from torch import Tensor
 
 from benchmarks.bursts import SETTINGS, inside_and_outside, make_burst, multiplications, quick_score, restorers
+from benchmarks.command import run_benchmark
 from sr_utils.classical import single_image_methods
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
@@ -174,4 +174,4 @@ def main(options: Classical) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Classical, description=__doc__))
+    run_benchmark(main, Classical, __doc__)

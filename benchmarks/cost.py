@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.command import run_benchmark
 from sr_utils.course import describe_machine
 from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
@@ -159,4 +159,4 @@ def main(options: Cost) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Cost, description=__doc__))
+    run_benchmark(main, Cost, __doc__)

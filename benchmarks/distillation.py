@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor
 
+from benchmarks.command import run_benchmark
 from benchmarks.comparison import summarise_with_unseen
 from benchmarks.ladder import LEARNED_FROM
 from benchmarks.peers import Peers, score_peer
@@ -145,4 +145,4 @@ def main(options: Distillation) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Distillation, description=__doc__))
+    run_benchmark(main, Distillation, __doc__)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
+from benchmarks.command import run_benchmark
 from benchmarks.peak_memory import resident_megabytes
 from benchmarks.published_work import smooth_images
 from sr_utils.course import describe_machine
@@ -166,4 +166,4 @@ def main(growth: Growth) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Growth, description=__doc__))
+    run_benchmark(main, Growth, __doc__)

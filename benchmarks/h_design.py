@@ -25,9 +25,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor
 
+from benchmarks.command import run_benchmark
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.compression import estimate_qualities
@@ -284,4 +284,4 @@ def main(options: Design) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Design, description=__doc__))
+    run_benchmark(main, Design, __doc__)

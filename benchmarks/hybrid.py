@@ -30,9 +30,9 @@ from typing import Any
 
 import cv2
 import torch
-import tyro
 from torch import Tensor
 
+from benchmarks.command import run_benchmark
 from benchmarks.ladder import Ladder, degradation, network_path, train_and_score
 from benchmarks.speed import multiplications
 from sr_utils.checkpoints import load_model, save_model
@@ -236,4 +236,4 @@ def main(options: Hybrid) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Hybrid, description=__doc__))
+    run_benchmark(main, Hybrid, __doc__)

@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor
 
+from benchmarks.command import run_benchmark
 from benchmarks.comparison import compare, summarise_with_unseen
 from benchmarks.shifts import Shifts, model_path
 from sr_utils.checkpoints import load_model, save_model
@@ -161,4 +161,4 @@ def main(options: Ladder) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Ladder, description=__doc__))
+    run_benchmark(main, Ladder, __doc__)

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import tyro
 
+from benchmarks.command import run_benchmark
 from sr_utils.base import ANY_GRAIN
 from sr_utils.checkpoints import save_model
 from sr_utils.course import describe_machine
@@ -55,4 +55,4 @@ def main(options: Autoencoders) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Autoencoders, description=__doc__))
+    run_benchmark(main, Autoencoders, __doc__)

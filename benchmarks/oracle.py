@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 
+from benchmarks.command import run_benchmark
 from sr_utils.camera import sample_parameters, simulate_camera
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
@@ -49,4 +49,4 @@ def main(options: Oracle) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Oracle, description=__doc__))
+    run_benchmark(main, Oracle, __doc__)

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from torch import Tensor
 
+from benchmarks.command import run_benchmark
 from benchmarks.shifts import KINDS, Shifts, model_path
 from sr_utils.checkpoints import load_model
 from sr_utils.comparisons import known_rows, pairs_provenance
@@ -117,4 +117,4 @@ def main(options: PairGenerators) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(PairGenerators, description=__doc__))
+    run_benchmark(main, PairGenerators, __doc__)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 
+from benchmarks.command import run_benchmark
 from benchmarks.published_work import FORMS, WORK, PublishedSizes
 from sr_utils.repository import repository_root
 
@@ -57,4 +57,4 @@ def resident_megabytes(name: Literal["VmHWM", "VmRSS"]) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(PeakMemory, description=__doc__))
+    run_benchmark(main, PeakMemory, __doc__)

@@ -28,9 +28,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import tyro
 from torch import Tensor
 
+from benchmarks.command import run_benchmark
 from benchmarks.ncnn_weights import read_rrdbnet
 from sr_utils.checkpoints import load_model, load_pickled_tensors
 from sr_utils.comparisons import pairs_provenance
@@ -182,4 +182,4 @@ def main(options: Peers) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Peers, description=__doc__))
+    run_benchmark(main, Peers, __doc__)

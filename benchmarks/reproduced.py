@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from benchmarks.command import run_benchmark
 from sr_utils.course import describe_machine
 from sr_utils.errors import UserError
 from sr_utils.evaluate import write_metrics
@@ -76,7 +75,7 @@ def main(options: Reproduced) -> None:
     found = [path for folder in options.fresh for name in TABLES if (path := resolve(folder) / name).is_file()]
     if not found:
         folders = " and ".join(map(str, options.fresh))
-        raise UserError(f"{folders} have none of {', '.join(TABLES)}: run make full, or give another --fresh.")
+        raise UserError(f"None of {', '.join(TABLES)} is in {folders}: run make full, or give another --fresh.")
     stand_in = rows_made_here(committed / "ladder.json")[STANDS_FOR_SINGLE]
     rows = [row for path in found for row in compared(path, committed, stand_in)]
     for row in rows:
@@ -87,4 +86,4 @@ def main(options: Reproduced) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Reproduced, description=__doc__))
+    run_benchmark(main, Reproduced, __doc__)

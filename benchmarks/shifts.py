@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 
+from benchmarks.command import run_benchmark
 from benchmarks.comparison import compare
 from sr_utils.checkpoints import save_model
 from sr_utils.comparisons import pairs_provenance
@@ -111,4 +111,4 @@ def main(options: Shifts) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Shifts, description=__doc__))
+    run_benchmark(main, Shifts, __doc__)

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.command import run_benchmark
 from benchmarks.peak_memory import PeakMemory, peak_megabytes
 from benchmarks.published_work import FORMS, WORK, PublishedSizes, models
 from sr_utils.course import describe_machine
@@ -115,4 +115,4 @@ def main(speed: Speed) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Speed, description=__doc__))
+    run_benchmark(main, Speed, __doc__)

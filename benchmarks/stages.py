@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import tyro
 
+from benchmarks.command import run_benchmark
 from benchmarks.growth import add_row
 from sr_utils.errors import UserError
 from sr_utils.repository import resolve
@@ -61,4 +61,4 @@ def main(options: Stages) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Stages, description=__doc__))
+    run_benchmark(main, Stages, __doc__)

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from torch import Tensor
 
+from benchmarks.command import run_benchmark
 from benchmarks.ladder import Ladder, network_path
 from sr_utils import report
 from sr_utils.checkpoints import load_model
@@ -131,4 +131,4 @@ def main(options: Strips) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Strips, description=__doc__))
+    run_benchmark(main, Strips, __doc__)

@@ -3,15 +3,13 @@
 Each command imports what it needs itself, so that one with nothing to do answers at once.
 """
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from sr_utils.errors import UserError
+from sr_utils.errors import told_in_one_sentence
 
 Settings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME=VALUE")]
 
@@ -321,13 +319,8 @@ def publish(run_root: Path | None = None, *, profile: str = "full") -> None:
 
 def main() -> None:
     """Run the command line; a mistake of the user's ends it with one sentence and status 1."""
-    try:
+    with told_in_one_sentence():
         app.cli(description=__doc__, use_underscores=True)
-    except UserError as error:
-        # Of the processes of one training, the first one speaks.
-        sys.exit(f"error: {error}" if os.environ.get("RANK", "0") == "0" else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,16 @@ MARGIN = 8
 
 
 def first_estimate(frames: Tensor, shifts: Tensor, scale: int, *, weights: Tensor | None = None) -> Tensor:
-    """Frames moved into place, averaged and enlarged by bicubic, (3, scale H, scale W); averaging thins noise out."""
+    """Frames moved into place, averaged and enlarged by bicubic, (3, scale H, scale W); averaging thins noise out.
+
+    With ``weights`` (K, 1, H, W) a pixel counts as far as it is trusted; where none is, the first frame's remains.
+    """
     weights = torch.ones_like(frames[:, :1]) if weights is None else weights
     moved = [moved_back(frame, shift) for frame, shift in zip(frames, shifts, strict=True)]
     trust = [moved_back(each, shift).clamp_min(0) for each, shift in zip(weights, shifts, strict=True)]
-    total = sum(each * frame for each, frame in zip(trust, moved, strict=True))
-    return imresize(total / sum(trust).clamp_min(1e-6), scale)
+    least = 1e-6
+    total = least * moved[0] + sum(each * frame for each, frame in zip(trust, moved, strict=True))
+    return imresize(total / (least + sum(trust)), scale)
 
 
 def _residuals(frames: Tensor, shifts: Tensor, scale: int) -> tuple[Tensor, Tensor]:
@@ -192,8 +196,10 @@ def back_project_frames(
 def agreement(frames: Tensor, shifts: Tensor, scale: int = 2) -> Tensor:
     """Weights (K, 1, H, W): near 1 where a frame shows what the first one does, near 0 where something has moved.
 
-    Frames are compared with the moved enlargement of the first one, over 5x5 pixels, so that noise and aliasing alone
-    count little. Where the squared difference is twice the usual one of these frames, the weight is one half.
+    Frames are compared with the moved enlargement of the first one, over 5x5 pixels, so that noise counts little. Where
+    the squared difference is twice what is usual, the weight is one half. Usual is the median of these frames or, if
+    that is more, twice what the enlargement misses of the first frame itself in that place: in fine texture aliasing
+    alone makes frames differ. The first frame is what the others are held to, so it is trusted whole.
     """
     first = imresize(frames[0], scale)
     differences = []
@@ -201,11 +207,14 @@ def agreement(frames: Tensor, shifts: Tensor, scale: int = 2) -> Tensor:
         rows, columns = (_looking(frame.shape[1], down, scale), _looking(frame.shape[2], across, scale))
         square = (frame - rows @ first @ columns.T).square().mean(0, keepdim=True)
         differences.append(F.avg_pool2d(square[None], 5, stride=1, padding=2, count_include_pad=False)[0])
-    found = torch.stack(differences)
-    # Of the other frames: the first differs from itself by next to nothing.
-    usual = found[1:].median() if len(found) > 1 else found.max()
+    own, *others = differences
+    if not others:
+        return torch.ones_like(own)[None]
+    found = torch.stack(others)
+    usual = torch.maximum(found.median(), 2 * own)
     # A steep fall: what has moved must not get in, and what has not should count in full.
-    return 1 / (1 + (found / (2 * usual).clamp_min(1e-12)) ** 4)
+    weights = 1 / (1 + (found / (2 * usual).clamp_min(1e-12)) ** 4)
+    return torch.cat((torch.ones_like(own)[None], weights))
 
 
 def undo_aliasing_multiplications(frames: int, height: int, width: int, scale: int = 2) -> float:

@@ -11,6 +11,7 @@ from sr_utils.multi_frame import (
     agreement,
     back_project_frames,
     back_projection_frames_multiplications,
+    first_estimate,
     shift_and_add,
     undo_aliasing,
     undo_aliasing_multiplications,
@@ -137,6 +138,33 @@ def test_back_projection_trusts_whom_it_is_told(photograph, burst):
     found = agreement(spoilt, burst.shifts)
     assert found[1, 0, :, 61:].mean() < 0.3 < 0.7 < found[1, 0, :, :51].mean()
     assert found.shape == (4, 1, 96, 112)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_what_moves_is_left_out_and_fine_texture_is_not(photograph, moves):
+    # Bristles nearly everywhere: aliasing alone makes the frames differ.
+    place = {"moving": (96, 112, 64, 64), "travel": 0.7} if moves else {}
+    seen = simulate_burst(photograph, random_shifts(4, seed=0), margin=8, **place)
+    trusted = agreement(seen.frames, seen.shifts)
+    assert (trusted[0] == 1).all() and trusted[1:].mean() > 0.7
+    plain, blind, told = (
+        decibels(image, seen.truth)
+        for image in (
+            imresize(seen.frames[0], 2),
+            back_project_frames(seen.frames, seen.shifts),
+            back_project_frames(seen.frames, seen.shifts, weights=trusted),
+        )
+    )
+    assert told > plain + 3.5
+    assert told > blind + 3 if moves else blind > told
+
+
+def test_one_frame_agrees_with_itself_and_where_none_is_trusted_the_first_remains(burst):
+    assert (agreement(burst.frames[:1], burst.shifts[:1]) == 1).all()
+    nobody = torch.zeros(4, 1, 96, 112)
+    assert torch.allclose(
+        first_estimate(burst.frames, burst.shifts, 2, weights=nobody), imresize(burst.frames[0], 2), atol=1e-5
+    )
 
 
 def test_costs_grow_with_frames_and_iterations():
