@@ -14,13 +14,13 @@ HAS_BROWSER := command -v chromium || command -v chromium-browser || command -v 
 
 help:
 	@echo 'make report    run the course: PROFILE=smoke|quick|full|gpu (now $(PROFILE)), ARGS="seed=1 data_root=..."'
-	@echo 'make full      make every row of task 1 that runs/ does not hold, and compare with the committed tables; many hours, can be interrupted'
+	@echo 'make full      make every row of task 1 that runs/ does not hold, from the base weights, and compare with the committed tables; many hours, can be interrupted'
 	@echo 'make test      run every test: ARGS goes to pytest'
 	@echo 'make soak      up to 6,800 hostile inputs, 50 kills and a sweep; about half an hour'
 	@echo 'make bench     measure speed, memory, growth, cost, the kinds of shift and the floor of fidelity; above two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
-	@echo 'make distillation  teach the base network what a released network makes of the inputs; hours, can be interrupted'
+	@echo 'make distillation  score the committed student of a released network; ARGS="--weights other.safetensors" teaches anew: hours, can be interrupted'
 	@echo 'make hybrid    score refinement networks and generators of pairs, in quality and cost; an hour, can be interrupted'
 	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
 	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
@@ -50,6 +50,7 @@ report: $(READY)
 	@"$(VENV)" -m sr_utils.cli report --profile "$(PROFILE)" $(ARGS)
 
 # Tables and weights go to runs/, where what is there already is not made again; the committed ones stay as they are.
+# Trained rows start from the committed base checkpoints, which `sr_utils.cli base` makes.
 full: $(READY)
 	@"$(VENV)" -m benchmarks.shifts --output runs/full/again/shifts.json
 	@"$(VENV)" -m benchmarks.ladder --output runs/full/again/ladder.json
@@ -85,6 +86,8 @@ bench: $(READY)
 	@"$(VENV)" -m benchmarks.speed $(ARGS)
 	@"$(VENV)" -m benchmarks.growth
 
+# Here and in `hybrid`, ARGS go to the last command alone. With another --data-root it refuses the flows of data/ and
+# says how to train and give its own.
 ladder: $(READY)
 	@"$(VENV)" -m benchmarks.shifts
 	@"$(VENV)" -m benchmarks.ladder $(ARGS)
@@ -100,6 +103,7 @@ peers: $(READY)
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
 	@"$(VENV)" -m benchmarks.peers $(ARGS)
 
+# Weights that are there are scored and not trained again; the default ones are committed.
 distillation: $(READY)
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
 	@"$(VENV)" -m benchmarks.distillation $(ARGS)

@@ -1,4 +1,10 @@
-"""What the benchmarks that train share: jobs side by side, a row a method with means over seeds, and the file."""
+"""What the benchmarks share: jobs side by side, a row a method with means over seeds, the file, and what is finished.
+
+Whatever is finished is kept in a folder of states and not done again. A state says what it is of, the data and those
+numbers of the budget that its scores depend on (`keep`), and is taken for nothing else (`kept`). A benchmark that keeps
+pictures begins its state before the first one; weights say the same in the provenance beside them. A training that was
+interrupted looks after itself: its state knows images and settings (`training_state`).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +18,10 @@ from typing import Any, Protocol
 
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
-from sr_utils.datasets import open_data_root
+from sr_utils.datasets import DataRoot, open_data_root
+from sr_utils.errors import UserError
 from sr_utils.evaluate import summarise, write_metrics
+from sr_utils.files import checksum, read_json, write_json
 from sr_utils.repository import resolve
 
 
@@ -24,6 +32,43 @@ class Options(Protocol):
     processes: int
     data_root: Path
     output: Path
+
+
+def data_provenance(data: DataRoot) -> dict[str, str]:
+    """Which pairs a benchmark was measured on, and which photographs it learned from."""
+    return pairs_provenance(data) | {"photographs": checksum([*data.train, *data.validation])}
+
+
+def keep(path: Path, about: dict[str, Any], scores: Any) -> None:
+    """Write finished ``scores`` to ``path``, with what they are of: texts and numbers by name."""
+    write_json(path, {"about": about, "scores": scores})
+
+
+def kept(path: Path, about: dict[str, Any]) -> Any:
+    """The scores that `keep` wrote to ``path``; None if there is no such file.
+
+    Raises
+    ------
+    UserError: the file is of something else than ``about``, or does not say of what.
+    """
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    found = content if isinstance(content, dict) else {}
+    check_about(path, found.get("about"), about)
+    return found["scores"]
+
+
+def check_about(path: Path, found: dict[str, Any] | None, about: dict[str, Any]) -> None:
+    """Raise a UserError unless ``found``, which says what the file at ``path`` is of, agrees with ``about``."""
+    if found is None:
+        wrong = "does not say which data and budget it is of"
+    else:
+        wrong = " and ".join(name for name, value in about.items() if found.get(name) != value)
+        wrong = wrong and f"is of other data or another budget (not the same: {wrong})"
+    if wrong:
+        mend = "remove it and what is called alike, or give another folder, as with --states."
+        raise UserError(f"{path} {wrong}: {mend}")
 
 
 def summarise_with_unseen(images: Sequence[dict[str, Any]], learned_from: int) -> dict[str, float]:

@@ -32,8 +32,9 @@ from sr_utils.training import DeFlowTraining, train_deflow, train_esrgan
 
 PATCHES, BATCH = (16, 32), 2
 """What is really computed."""
-COPIES = 5
-"""Of every trained number: itself, its gradient, Adam's two moments and the moving average."""
+AVERAGED, TRAINED, IDLE = 5, 4, 1
+"""Copies of a module's every number: itself; with training also its gradient and Adam's two moments; and the moving
+average. A discriminator has no average, and waits idle in the first stage."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,17 @@ class _Meter:
 
 
 @contextmanager
-def counted(*modules: nn.Module) -> Iterator[list[StepCost]]:
-    """Count what one optimiser step inside the context costs; the list holds the result afterwards."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    meter, result = _Meter({parameter.untyped_storage().data_ptr() for parameter in parameters}), []
+def counted(copies: dict[nn.Module, int]) -> Iterator[list[StepCost]]:
+    """Count what one optimiser step inside the context costs; the list holds the result afterwards.
+
+    ``copies`` says for each module how many there are of each of its numbers: `AVERAGED`, `TRAINED` or `IDLE`.
+    """
+    parameters = [(parameter, count) for module, count in copies.items() for parameter in module.parameters()]
+    meter, result = _Meter({parameter.untyped_storage().data_ptr() for parameter, _ in parameters}), []
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Kept(tensor, meter), lambda kept: kept.tensor)
     with FlopCounterMode(display=False) as counter, hooks:
         yield result
-    fixed = COPIES * sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    fixed = sum(count * parameter.numel() * parameter.element_size() for parameter, count in parameters)
     result.append(StepCost(float(counter.get_total_flops()), float(meter.peak), float(fixed)))
 
 
@@ -109,7 +113,7 @@ def deflow_step_cost(config: DeFlowConfig, training: DeFlowTraining) -> StepCost
     for patch in PATCHES:
         model = DeFlow(replace(config, mixed_precision=False))
         images = [torch.rand(3, patch, patch) for _ in range(2)]
-        with counted(model) as found:
+        with counted({model: AVERAGED}) as found:
             train_deflow(model, images, images, replace(training, steps=1, patch=patch, batch=BATCH, compiled=False))
         costs += found
     return extrapolated(costs, [BATCH * patch**2 for patch in PATCHES], training.batch * training.patch**2)
@@ -120,11 +124,14 @@ def esrgan_step_cost(profile: Profile, *, second_stage: bool) -> StepCost:
     training, costs = profile.esrgan_training, []
     stage = {"pixel_steps": int(not second_stage), "gan_steps": int(second_stage)}
     for patch in PATCHES:
-        network, discriminator = RRDBNet(profile.esrgan), Discriminator(profile.discriminator)
+        modules = RRDBNet(profile.esrgan), Discriminator(profile.discriminator)
+        # As the training has them; what it moved would count once more, as kept for the backward pass.
+        network, discriminator = (module.to(memory_format=torch.channels_last) for module in modules)
         low, high = torch.rand(3, patch, patch), torch.rand(3, 2 * patch, 2 * patch)
         pairs = PairSampler([[low]], [high], patch, 2, seed=0)
+        copies = {network: AVERAGED, discriminator: TRAINED if second_stage else IDLE}
         small = replace(training, **stage, patch=patch, batch=BATCH, mixed_precision=False)
-        with counted(network, discriminator) as found:
+        with counted(copies) as found:
             train_esrgan(network, discriminator, pairs, small)
         costs += found
     return extrapolated(costs, [BATCH * patch**2 for patch in PATCHES], training.batch * training.patch**2)

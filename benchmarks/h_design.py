@@ -11,7 +11,8 @@ Within a seed everything but h is the same: start, photographs, crops, draws and
 the published h, which would favour it; so every run, the published one too, forgets the weights that read h.
 
 Each finished map and seed is kept in ``states`` and figures/metrics/h_design.json is written anew with all of them, so
-an interrupted call loses one run at most, and two calls with the same ``states`` share the work.
+an interrupted call loses one run at most, and two calls with the same ``states`` share the work. States of another data
+root or budget are not taken.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.command import run_benchmark
+from benchmarks.comparison import data_provenance, keep, kept
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.compression import estimate_qualities
@@ -39,7 +42,7 @@ from sr_utils.degradation_scores import TaskPairs, score_degradation, task_pairs
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import write_metrics
-from sr_utils.files import read_json, write_json
+from sr_utils.files import checksum
 from sr_utils.images import crop_to_multiple
 from sr_utils.map_scores import content_kept, leakage, linear_probe_auc, matched_auc, picture_statistics
 from sr_utils.metrics import lpips, psnr
@@ -206,6 +209,17 @@ def known_path(states: Path, name: str, seed: int, options: Design) -> Path:
     return states / f"{name}_{options.strength:g}_{budget}_{seed}.json"
 
 
+BUDGET = ("strength", "deflow_steps", "esrgan_steps", "every", "inputs")
+"""Options that the scores depend on."""
+
+
+def about_runs(options: Design) -> dict[str, Any]:
+    """What every finished run of these options is of: the budget, and all images that are read."""
+    data = open_data_root(resolve(options.data_root))
+    budget = {name: getattr(options, name) for name in BUDGET}
+    return {**budget, **data_provenance(data), "frames": checksum(data.task2)}
+
+
 def run_one(name: str, seed: int, options: Design) -> dict[str, float]:
     """All scores of one map and seed."""
     begun, data = time.process_time(), open_data_root(resolve(options.data_root))
@@ -224,12 +238,12 @@ def collect(options: Design) -> list[dict]:
     ``restoration_lpips_gain`` is the mean over seeds of the published map's LPIPS less this one's: with a seed come the
     same crops and draws, so the difference is less uncertain than either number.
     """
-    states = resolve(options.states)
+    states, about = resolve(options.states), about_runs(options)
     runs = {
-        (name, seed): read_json(known_path(states, name, seed, options))
+        (name, seed): scores
         for name in options.maps
         for seed in options.seeds
-        if known_path(states, name, seed, options).is_file()
+        if (scores := kept(known_path(states, name, seed, options), about))
     }
     for (name, seed), scores in runs.items():
         published = runs.get((PUBLISHED, seed))
@@ -254,7 +268,7 @@ def collect(options: Design) -> list[dict]:
 def write(options: Design) -> None:
     """The results file, from all that is finished."""
     data = open_data_root(resolve(options.data_root))
-    budget = {key: getattr(options, key) for key in ("strength", "deflow_steps", "esrgan_steps", "every", "inputs")}
+    budget = {name: getattr(options, name) for name in BUDGET}
     provenance = {"profile": "bench", "seed": options.seeds[0], **describe_machine(), "budget": budget}
     rows = collect(options)
     provenance["seconds"] = round(sum(row["cpu_seconds"] * row["seeds"] for row in rows), 1)
@@ -264,7 +278,7 @@ def write(options: Design) -> None:
 def main(options: Design) -> None:
     """Seed by seed, map by map: whatever nobody has done or is doing."""
     torch.set_num_threads(1)
-    states = resolve(options.states)
+    states, about = resolve(options.states), about_runs(options)
     states.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
         for name in options.maps:
@@ -274,10 +288,10 @@ def main(options: Design) -> None:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue  # another process is at it
-                if path.is_file():
+                if kept(path, about):
                     continue
                 scores = run_one(name, seed, options)
-                write_json(path, scores)
+                keep(path, about, scores)
                 print(f"seed {seed} {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in scores.items()))
             write(options)
     write(options)

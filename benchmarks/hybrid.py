@@ -12,10 +12,11 @@
   `pair_generator` instead, with noise drawn from its spectrum or cut out of the inputs.
 - ``refinement_best_gan``: fine-tuned with the ladder's three losses.
 - ``esrgan_classical_pairs``, ``esrgan_classical_patches``: the ladder's ESRGAN on a classical generator's pairs.
-- ``esrgan_deflow``: the row of figures/metrics/ladder.json.
+- ``esrgan_deflow``: the row of figures/metrics/ladder.json, read anew each time.
 
 Milliseconds are of one thread's processor time for an input, so that other programs do not count; multiplications are
-per pixel of the result. Each finished row is kept in ``states`` and not done again.
+per pixel of the result. Every other finished row is kept in ``states`` and not done again; rows and networks of another
+data root are not taken.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import run_benchmark
+from benchmarks.comparison import check_about, data_provenance, keep, kept
 from benchmarks.ladder import Ladder, degradation, network_path, train_and_score
 from benchmarks.speed import multiplications
 from sr_utils.checkpoints import load_model, save_model
@@ -41,7 +43,7 @@ from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count, score, score_method, summarise, write_metrics
-from sr_utils.files import read_json, write_json
+from sr_utils.files import read_json
 from sr_utils.hybrid import (
     CLASSICAL,
     RefinementNetwork,
@@ -101,6 +103,10 @@ class Hybrid:
         """Where a method's finished or unfinished work is."""
         return resolve(self.states) / f"{method}_{self.profile}_{self.seed}{ending}"
 
+    def about(self, method: str, data: DataRoot) -> dict[str, Any]:
+        """What a method's finished work is of."""
+        return {"method": method, "seed": self.seed, "profile": self.profile, **data_provenance(data)}
+
 
 def source_of(method: str) -> str:
     """Which of the ladder's sources makes the pairs that a refinement network is fine-tuned on."""
@@ -122,8 +128,10 @@ def ladder_inputs(source: str, data_root: Path, shifts: Path, profile: str) -> l
 
 def fine_tuned(method: str, data: DataRoot, options: Hybrid) -> RefinementNetwork:
     """A base refinement network after the ladder's budget on the ladder's pairs."""
-    path = options.state(method, "_network.safetensors")
+    path, about = options.state(method, "_network.safetensors"), options.about(method, data)
     if path.is_file():
+        beside = path.with_suffix(".json")
+        check_about(path, read_json(beside) if beside.is_file() else None, about)
         return load_model(path, RefinementNetwork)
     name = functools.reduce(str.removesuffix, (GAN, CLASSICAL_PAIRS, PATCH_PAIRS), method)
     network = load_model(resolve(f"checkpoints/base_{name}.safetensors"), RefinementNetwork)
@@ -139,8 +147,7 @@ def fine_tuned(method: str, data: DataRoot, options: Hybrid) -> RefinementNetwor
     samples = PairSampler(stacks, truths, training.patch, 1, seed=options.seed)
     train_esrgan(network, discriminator, samples, training, state_path=options.state(method, ".safetensors"))
     network.to(memory_format=torch.contiguous_format)
-    about = {"method": method, "seed": options.seed, "profile": options.profile, **describe_machine()}
-    save_model(path, network, about | pairs_provenance(data))
+    save_model(path, network, about | describe_machine())
     options.state(method, ".safetensors").unlink(missing_ok=True)
     return network
 
@@ -187,21 +194,22 @@ def validation_psnr(method: str, data: DataRoot, options: Hybrid) -> float:
 
 
 def measured(method: str, data: DataRoot, options: Hybrid) -> dict[str, Any]:
-    """The scores of a row; kept, so that nothing is done twice."""
-    known = options.state(method, "_scores.json")
-    if known.is_file():
-        return read_json(known)
+    """The scores of a row; kept, so that nothing is done twice. Empty if the ladder is yet to measure it."""
     if method == "esrgan_deflow":
         row = known_row(resolve(options.ladder), method, data) or {}
-        scores = {name: value for name, value in row.items() if name not in ("method", "profile")}
-    elif method.startswith("esrgan"):
+        # It is kept already, and may be made anew.
+        return {name: value for name, value in row.items() if name not in ("method", "profile", "seconds_per_image")}
+    known, about = options.state(method, "_scores.json"), options.about(method, data)
+    if scores := kept(known, about):
+        return scores
+    if method.startswith("esrgan"):
         scores = train_and_score(method, options.seed, options.rungs())
     else:
         scores = summarise(score_method(restorer(method, data, options)[0], data.pairs, label=method))
         if method in CLASSICAL:
             scores["validation_psnr"] = validation_psnr(method, data, options)
     scores.pop("seconds_per_image", None)
-    write_json(known, scores)
+    keep(known, about, scores)
     return scores
 
 

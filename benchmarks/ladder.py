@@ -13,7 +13,11 @@ photographs, number of draws, steps, and for each seed the very same crops.
   cut out of the inputs. Not among the default sources; `benchmarks.hybrid` asks for them.
 - ``esrgan_oracle``: the true camera, with settings drawn anew. It alone knows the simulator, and is no method.
 
-What is finished is kept in ``states`` and not done again, and an interrupted training goes on where it stopped.
+The scores ``_unseen`` are of the last 20 inputs. No network is trained on them: the flows learn from the first 80. But
+what is read off the inputs, the levels of white noise, the noise patches and the JPEG qualities, is read off all.
+
+What is finished is kept in ``states`` and not done again, and an interrupted training goes on where it stopped. States
+and flows of another data root or budget are not taken.
 """
 
 from __future__ import annotations
@@ -26,17 +30,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import run_benchmark
-from benchmarks.comparison import compare, summarise_with_unseen
-from benchmarks.shifts import Shifts, model_path
+from benchmarks.comparison import compare, data_provenance, keep, kept, summarise_with_unseen
+from benchmarks.shifts import Shifts, trained_flow
 from sr_utils.checkpoints import load_model, save_model
-from sr_utils.comparisons import pairs_provenance
 from sr_utils.compression import estimate_qualities
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
-from sr_utils.deflow import DeFlow
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count, score_method
-from sr_utils.files import read_json, write_json
 from sr_utils.images import crop_to_multiple, quantize
 from sr_utils.noise_model import fit_noise_model
 from sr_utils.noise_patches import collect_noise, inject_noise
@@ -79,13 +80,16 @@ LEARNED_FROM = Shifts().inputs
 Degrade = Callable[[Tensor, int], Tensor]
 """A degraded version of a clean image; the integer is the draw's seed."""
 
+FLOWS = {"esrgan_deflow_constant_shift": "deflow_constant_shift", "esrgan_deflow": "deflow_gain_shift"}
+"""Sources that are models of `benchmarks.shifts`, and which."""
+
 
 def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
     """How ``source`` degrades a clean image (3, H, W) of the inputs' size.
 
     Raises
     ------
-    ValueError: there is no such source.
+    ValueError: there is no such source. UserError: its flow is missing or of another data root.
     """
 
     def chance(seed: int) -> torch.Generator:
@@ -102,9 +106,8 @@ def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
     if source in ("esrgan_classical_pairs", "esrgan_classical_patches"):
         generator = fit_pair_generator(load_images(data.inputs), patches=source == "esrgan_classical_patches")
         return lambda image, seed: generator.degrade(image, seed=seed)
-    kinds = {"esrgan_deflow_constant_shift": "deflow_constant_shift", "esrgan_deflow": "deflow_gain_shift"}
-    if source in kinds:
-        flow = load_model(model_path(resolve(options.shifts), kinds[source], options.deflow_steps, 0), DeFlow)
+    if source in FLOWS:
+        flow = trained_flow(resolve(options.shifts), FLOWS[source], options.deflow_steps, data)
         # The published way knows of no compression, and ours reads it off the inputs.
         qualities = estimate_qualities(load_images(data.inputs)) if source == "esrgan_deflow" else []
         return lambda image, seed: degrade_image(flow, image, qualities=qualities, seed=seed)
@@ -128,10 +131,13 @@ def network_path(options: Ladder, source: str, seed: int) -> Path:
 def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]:
     """The scores of one source and seed; kept, so that nothing is done twice."""
     torch.set_num_threads(1)
-    known = resolve(options.states) / f"{source}_{options.profile}_{seed}.json"
-    if known.is_file():
-        return read_json(known)
     data, profile = open_data_root(resolve(options.data_root)), PROFILES[options.profile]
+    known = resolve(options.states) / f"{source}_{options.profile}_{seed}.json"
+    about = {"source": source, "seed": seed, "profile": options.profile, **data_provenance(data)}
+    if source in FLOWS:
+        about["deflow_steps"] = options.deflow_steps
+    if scores := kept(known, about):
+        return scores
     degrade = degradation(source, data, options)
     clean = clean_at_input_size(data.train, data.scale)
     truths = [crop_to_multiple(image, data.scale) for image in load_images(data.train)]
@@ -145,11 +151,10 @@ def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]
     samples = PairSampler(inputs, truths, training.patch, data.scale, seed=seed)
     train_esrgan(network, discriminator, samples, training, state_path=known.with_suffix(".safetensors"), save_every=50)
     network.to(memory_format=torch.contiguous_format)
-    about = {"source": source, "seed": seed, "profile": options.profile, **describe_machine()}
-    save_model(network_path(options, source, seed), network, about | pairs_provenance(data))
+    save_model(network_path(options, source, seed), network, about | describe_machine())
     images = score_method(lambda low: restore_image(network, low), data.pairs, label=source)
     scores = summarise_with_unseen(images, LEARNED_FROM) | {"parameters": parameter_count(network)}
-    write_json(known, scores)
+    keep(known, about, scores)
     known.with_suffix(".safetensors").unlink(missing_ok=True)
     return scores
 

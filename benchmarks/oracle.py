@@ -1,9 +1,10 @@
 """The floor of the fidelity measures: what a second shot by the true camera would score.
 
 `python -m benchmarks.oracle` sends task 1's clean images through the hidden camera once more, with settings and noise
-drawn anew, and holds the result to task 1's inputs as if it were a generated degradation. Nobody who knows the kind of
-camera but not the setting behind each single image could do better. The one row goes to
-figures/metrics/fidelity_floor.json, where notebook 4 finds it; no image is kept and no learner comes near it.
+drawn anew, and holds the result to task 1's inputs as if it were a generated degradation. So it is what knowing the
+camera achieves, but not the setting behind each single image. (AKLD alone forgives noise that is too weak, and can be
+lower.) The one row goes to figures/metrics/fidelity_floor.json, where notebook 4 finds it; no image is kept and no
+learner comes near it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Generators of training pairs side by side: how close to the real degradation, and what a fit and an image cost.
 
 `python -m benchmarks.pair_generators` degrades task 1's clean scenes with each generator, holds the residuals to the
-real ones, and writes figures/metrics/pair_generators.json. A finished row is kept and not measured again.
+real ones, and writes figures/metrics/pair_generators.json. A finished row there is not measured again, unless the file
+is of another data root or budget: then all of it is written anew.
 
 - ``white_noise``: one deviation, read off the inputs.
 - ``classical``, ``classical_patches``: `sr_utils.pair_generator`, its noise drawn from the spectrum or cut out.
@@ -25,8 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import run_benchmark
-from benchmarks.shifts import KINDS, Shifts, model_path
-from sr_utils.checkpoints import load_model
+from benchmarks.shifts import KINDS, Shifts, trained_flow
 from sr_utils.comparisons import known_rows, pairs_provenance
 from sr_utils.compression import estimate_qualities
 from sr_utils.course import describe_machine
@@ -34,6 +34,7 @@ from sr_utils.datasets import DataRoot, clean_at_input_size, load_images, open_d
 from sr_utils.deflow import DeFlow
 from sr_utils.degradation_scores import score_degradation, task_pairs
 from sr_utils.evaluate import write_metrics
+from sr_utils.files import read_json
 from sr_utils.images import quantize
 from sr_utils.noise_model import fit_noise_model
 from sr_utils.pair_generator import fit_pair_generator
@@ -67,8 +68,8 @@ class PairGenerators:
 def fitted(method: str, data: DataRoot, options: PairGenerators) -> Callable[[Tensor, int], Tensor]:
     """The generator of one row: a clean image (3, H, W) and a seed to a degraded image."""
     if method == "deflow":
-        path = model_path(resolve(options.shifts), "deflow_gain_shift", options.deflow_steps, 0)
-        flow, qualities = load_model(path, DeFlow), estimate_qualities(load_images(data.inputs))
+        flow = trained_flow(resolve(options.shifts), "deflow_gain_shift", options.deflow_steps, data)
+        qualities = estimate_qualities(load_images(data.inputs))
         return lambda image, seed: degrade_image(flow, image, qualities=qualities, seed=seed)
     inputs = load_images(data.inputs)
     if method == "white_noise":
@@ -105,11 +106,16 @@ def main(options: PairGenerators) -> None:
     torch.set_num_threads(1)
     begun, output = time.monotonic(), resolve(options.output)
     data = open_data_root(resolve(options.data_root))
-    rows = {row["method"]: row for row in known_rows(output, data)}
+    budget = {"steps": options.steps, "deflow_steps": options.deflow_steps}
+    known = known_rows(output, data)
+    if known and read_json(output)["provenance"].get("budget") != budget:
+        known = []
+    rows = {row["method"]: row for row in known}
     for method in options.methods:
         if method not in rows:
             rows[method] = measure(method, data, options)
             about = {"profile": "bench", "seed": 0, **describe_machine(), "seconds": round(time.monotonic() - begun, 1)}
+            about["budget"] = budget
             kept = [{name: value for name, value in row.items() if name != "profile"} for row in rows.values()]
             write_metrics(output, about | pairs_provenance(data), kept)
         values = rows[method].items()

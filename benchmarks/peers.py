@@ -11,7 +11,8 @@
 - ``esrgan_published``: any released RRDBNet that ``--published`` names, ESRGAN's ``RRDB_ESRGAN_x4.pth`` for instance.
 
 Times are medians over a few images, each restored by every method in turn with nothing else running, and the course's
-own network is timed among them. What is finished is kept in ``states`` and not done again.
+own network is timed among them. What is finished is kept in ``states`` and not done again; pictures and scores of
+another data root or other published weights are not taken.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import run_benchmark
+from benchmarks.comparison import keep, kept
 from benchmarks.ncnn_weights import read_rrdbnet
 from sr_utils.checkpoints import load_model, load_pickled_tensors
 from sr_utils.comparisons import pairs_provenance
@@ -39,7 +41,7 @@ from sr_utils.datasets import DataRoot, load_images, open_data_root
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig, load_official
 from sr_utils.evaluate import bicubic, parameter_count, score_method, summarise, write_metrics
-from sr_utils.files import read_json, write_json
+from sr_utils.files import checksum
 from sr_utils.images import imresize, load_image, quantize, save_image, to_bytes
 from sr_utils.noise_model import fit_noise_model
 from sr_utils.progress import progress
@@ -78,11 +80,15 @@ def _image(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
 
 
+def _published(options: Peers) -> Path:
+    if options.published is None:
+        raise UserError("The row esrgan_published needs weights: name their file with --published.")
+    return options.published
+
+
 def _network(method: str, options: Peers) -> RRDBNet:
     if method == "esrgan_published":
-        if options.published is None:
-            raise UserError("The row esrgan_published needs weights: name their file with --published.")
-        return load_official(load_pickled_tensors(options.published))
+        return load_official(load_pickled_tensors(_published(options)))
     package, file = NETWORKS[method]
     found = find_spec(package)
     if found is None:
@@ -126,15 +132,29 @@ def restorer(method: str, data: DataRoot, options: Peers) -> tuple[Restore, int]
 
 
 def score_peer(method: str, options: Peers) -> dict[str, float]:
-    """The scores of one peer; its pictures and numbers are kept, so that nothing is done twice."""
+    """The scores of one peer; its pictures and numbers are kept, so that nothing is done twice.
+
+    Raises
+    ------
+    UserError: what is kept is of other pairs or other published weights, or there are pictures that nothing says the
+        origin of; or as `restorer`.
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    known = resolve(options.states) / f"{method}.json"
-    if known.is_file():
-        return read_json(known)
-    data = open_data_root(resolve(options.data_root))
+    data, known = open_data_root(resolve(options.data_root)), resolve(options.states) / f"{method}.json"
+    about = pairs_provenance(data)
+    if method == "esrgan_published":
+        about["published"] = checksum([_published(options)])
+    scores, pictures = kept(known, about), known.with_suffix("")
+    if scores:
+        return scores
     restore, parameters = restorer(method, data, options)
-    targets = [resolve(options.states) / method / f"{path.stem}.png" for path, _ in data.pairs]
+    if scores is None:
+        if pictures.exists():
+            raise UserError(f"Nothing says which images the pictures in {pictures} are of: remove that folder.")
+        # No scores yet, but from the first picture on, all are known to be of these pairs.
+        keep(known, about, {})
+    targets = [pictures / f"{path.stem}.png" for path, _ in data.pairs]
     for (path, _), target in zip(progress(data.pairs, label=method, total=len(data.pairs)), targets, strict=True):
         if not target.is_file():
             save_image(restore(load_image(path)), target)
@@ -142,7 +162,7 @@ def score_peer(method: str, options: Peers) -> dict[str, float]:
     rows = score_method(lambda low: next(restored), data.pairs, label=method)
     scores = summarise([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
     scores["parameters"] = parameters
-    write_json(known, scores)
+    keep(known, about, scores)
     return scores
 
 

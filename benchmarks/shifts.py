@@ -1,8 +1,13 @@
 """Which kind of shift learns task 1's degradation best? Every kind from random weights, on the same data and budget.
 
 `python -m benchmarks.shifts` trains one flow a kind and seed, degrades task 1's clean scenes with each, and holds the
-residuals to the real ones. An interrupted call continues. The rows go to figures/metrics/shifts.json, where notebook 4
-finds them. With the defaults, about half an hour on two cores.
+residuals to the real ones. An interrupted call continues; what is finished for another data root or budget is not
+taken. The rows go to figures/metrics/shifts.json, where notebook 4 finds them. With the defaults, about half an hour on
+two cores.
+
+Whole methods are compared, each as it would be used: only the gain shift is calibrated and compressed as the inputs
+are, so its AUC is not that of the kind of shift alone. How much compression has to do with it, the row
+``deflow_uncompressed`` of figures/metrics/fidelity.json shows.
 """
 
 from __future__ import annotations
@@ -15,8 +20,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.command import run_benchmark
-from benchmarks.comparison import compare
-from sr_utils.checkpoints import save_model
+from benchmarks.comparison import compare, keep, kept
+from sr_utils.checkpoints import load_model, save_model
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.compression import estimate_qualities
 from sr_utils.course import describe_machine
@@ -24,7 +29,8 @@ from sr_utils.datasets import DataRoot, clean_at_input_size, load_images, open_d
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import score_degradation, task_pairs
 from sr_utils.detail_calibration import calibrate_detail
-from sr_utils.files import read_json, write_json
+from sr_utils.errors import UserError
+from sr_utils.files import checksum, read_json
 from sr_utils.grain_calibration import calibrate_grain
 from sr_utils.noise_calibration import calibrate_noise
 from sr_utils.repository import resolve
@@ -63,13 +69,39 @@ def model_path(states: Path, kind: str, steps: int, seed: int) -> Path:
     return states / f"{kind}_{steps}_{seed}_model.safetensors"
 
 
+def learned_from(data: DataRoot, inputs: int) -> dict[str, str]:
+    """Which images a flow learns from: the training photographs and the first ``inputs`` of task 1's inputs."""
+    return {"learned_from": checksum([*data.train, *data.inputs[:inputs]])}
+
+
+def trained_flow(states: Path, kind: str, steps: int, data: DataRoot) -> DeFlow:
+    """The flow of one kind that this benchmark trained on ``data`` with seed 0 and the default number of inputs.
+
+    Raises
+    ------
+    UserError: it is not there, or has learned from other images: those of another data root, or more of the inputs,
+        of which some would then be unseen no longer.
+    """
+    path = model_path(states, kind, steps, 0)
+    about = path.with_suffix(".json")
+    found = read_json(about) if about.is_file() else {}
+    if learned_from(data, Shifts().inputs).items() <= found.items():
+        return load_model(path, DeFlow)
+    raise UserError(
+        f"The flow {path} is missing, or has not learned from the images in {data.root}: run python -m "
+        f"benchmarks.shifts --data-root {data.root} --steps {steps} --states FOLDER, and give --shifts FOLDER here."
+    )
+
+
 def train_and_score(kind: str, seed: int, options: Shifts) -> dict[str, float]:
     """The scores of one kind and seed; kept beside the training state, so that nothing is done twice."""
     torch.set_num_threads(1)
-    known = resolve(options.states) / f"{kind}_{options.steps}_{seed}.json"
-    if known.is_file():
-        return read_json(known)
     data = open_data_root(resolve(options.data_root))
+    known = resolve(options.states) / f"{kind}_{options.steps}_{seed}.json"
+    about = {name: getattr(options, name) for name in ("steps", "learning_rate", "inputs")}
+    about |= {"kind": kind, "seed": seed, **pairs_provenance(data), **learned_from(data, options.inputs)}
+    if scores := kept(known, about):
+        return scores
     torch.manual_seed(seed)
     model = DeFlow(KINDS[kind])
     training = DeFlowTraining(
@@ -83,12 +115,12 @@ def train_and_score(kind: str, seed: int, options: Shifts) -> dict[str, float]:
         calibrate_strengths(model, degraded, **behind)
         calibrate_grain(model, degraded, **behind)
         model, _ = calibrate_detail(model, clean, degraded)
-    about = {"kind": kind, "seed": seed, "steps": options.steps, **pairs_provenance(data), **describe_machine()}
-    save_model(model_path(resolve(options.states), kind, options.steps, seed), model, about)
+    path = model_path(resolve(options.states), kind, options.steps, seed)
+    save_model(path, model, about | describe_machine())
     scores = score_model(model, data, seed=seed) | {
         f"nll_{name}": statistics.fmean(history.curve(f"nll_{name}")[1][-20:]) for name in ("clean", "degraded")
     }
-    write_json(known, scores)
+    keep(known, about, scores)
     return scores
 
 

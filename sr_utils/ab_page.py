@@ -102,7 +102,6 @@ def write_ab_page(
     # A closing tag inside the texts would end the script.
     content = _PAGE.replace("@TITLE@", escape(title)).replace("@PAIRS@", json.dumps(entries).replace("</", "<\\/"))
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return path

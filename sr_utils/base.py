@@ -19,6 +19,7 @@ from sr_utils.checkpoints import load_model, save_model
 from sr_utils.datasets import DataRoot, PatchSampler, load_images
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import GenericDegradation
+from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
 from sr_utils.files import checksum, read_json
 from sr_utils.fresh_pairs import RedrawnPairs
@@ -91,7 +92,13 @@ def generic_domains(images: list[Tensor], scale: int, *, seed: int) -> tuple[lis
 
     Every second photograph is clean, the others are degraded ``DEGRADED_DRAWS`` times each, so no content is in
     both domains.
+
+    Raises
+    ------
+    UserError: there is one photograph only, which cannot be in both domains.
     """
+    if len(images) < 2:
+        raise UserError("One photograph cannot be both clean and degraded: give at least two besides validation's.")
     generator = torch.Generator().manual_seed(seed)
     small = [quantize(imresize(crop_to_multiple(image, scale), 1 / scale)) for image in images]
     degradation = GenericDegradation()

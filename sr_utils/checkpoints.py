@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pickle
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -42,8 +41,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """Write tensors and texts as safetensors, aside and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write tensors and texts as safetensors, aside and then renamed.
+
+    Raises
+    ------
+    UserError: as `files.atomic_path`.
+    """
     # Not `save_file`: it makes a file that only its owner may read.
     content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, header)
     # The library writes the header's entries in an order that changes from run to run; equal weights give equal files.
@@ -123,7 +126,7 @@ def load_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"The checkpoint {path} does not exist; give another path.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # damaged files make the reader of pickles raise nearly anything
         raise UserError(
             f"The checkpoint {path} is damaged, or it holds more than weights and is not safe to open; "
             "get it from its authors again, or save its state_dict alone."
@@ -132,7 +135,7 @@ def load_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
     for name in ("params_ema", "params", "state_dict"):
         if isinstance(content.get(name), dict):
             content = content[name]
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"The checkpoint {path} holds no named tensors; give a file with a state_dict.")
     return tensors

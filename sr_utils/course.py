@@ -16,7 +16,7 @@ from sr_utils.datasets import DataRoot, open_data_root
 from sr_utils.errors import UserError
 from sr_utils.parameters import Parameter, check_types, read_parameters, refuse_unknown
 from sr_utils.profiles import PROFILES, Profile
-from sr_utils.repository import repository_root, resolve
+from sr_utils.repository import repository_root, resolve, run_folder
 
 __all__ = ["PROFILES", "Course", "Profile", "begin"]
 
@@ -69,8 +69,8 @@ def begin(notebook: str, *, profile: str, seed: int, data_root: str, run_root: s
     Raises
     ------
     UserError
-        an unknown or mistyped parameter, a missing `data_root`, a profile that this machine
-        cannot run.
+        an unknown or mistyped parameter, a missing `data_root`, a `run_root` that is the repository itself, a
+        profile that this machine cannot run.
     """
     values = {"profile": profile, "seed": seed, "data_root": data_root, "run_root": run_root, **others}
     declared, injected = _parameters_of_kernel()
@@ -85,7 +85,7 @@ def begin(notebook: str, *, profile: str, seed: int, data_root: str, run_root: s
     cuda = torch.cuda.is_available()
     if chosen.needs_cuda and not cuda:
         raise UserError(f"The profile {profile} needs a CUDA device and none is visible: use profile=full instead.")
-    data = open_data_root(resolve(data_root))
+    data, folder = open_data_root(resolve(data_root, name="data_root")), run_folder(run_root)
 
     random.seed(seed)
     numpy.random.seed(seed)
@@ -95,7 +95,7 @@ def begin(notebook: str, *, profile: str, seed: int, data_root: str, run_root: s
         profile=chosen,
         seed=seed,
         data=data,
-        run_root=resolve(run_root),
+        run_root=folder,
         device=torch.device("cuda" if cuda else "cpu"),
     )
 
@@ -121,7 +121,7 @@ def _parameters_of_kernel() -> tuple[dict[str, Parameter], list[str]]:
 def _commit(root: Path) -> str:
     """Short hash of the checkout, with `+changes` where tracked code or notebooks differ from it.
 
-    `unknown` without git, or where the folder is not the top of its own checkout.
+    `unknown` without git, where it does not answer, or where the folder is not the top of its own checkout.
     """
     try:
         top = _git(root, "rev-parse", "--show-toplevel")
@@ -129,7 +129,7 @@ def _commit(root: Path) -> str:
             return "unknown"
         changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "sr_utils", "notebooks")
         return _git(root, "rev-parse", "--short", "HEAD") + ("+changes" if changes else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return "unknown"
 
 

@@ -11,6 +11,7 @@ import torch
 
 from sr_utils.errors import UserError
 from sr_utils.images import crop_to_multiple, image_size, images_by_stem, imresize, load_image, quantize
+from sr_utils.repository import expand_home
 
 TREE = "clean/*.png, task1/Input/*.png, task1/GroundTruth/*.png, task2/*.png"
 SCALES = (1, 2, 4)
@@ -118,9 +119,9 @@ def open_data_root(path: str | os.PathLike) -> DataRoot:
     """The data root at `path`; its parts are checked when they are asked for.
 
     Raises:
-        UserError: `path` is not a folder.
+        UserError: `path` is not a folder, or begins with the home folder of an unknown user.
     """
-    root = Path(path).expanduser()
+    root = expand_home(path, name="data_root")
     if not root.is_dir():
         raise UserError(f"The data root {root} is not a folder: give data_root a folder that holds {TREE}.")
     return DataRoot(root)

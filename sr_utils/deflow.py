@@ -65,9 +65,12 @@ class DeFlow(ConditionalFlow):
 
         Raises
         ------
-        UserError: the switch is on, and more than `CLIPPED_SHARE` of the values of one domain, taken to the other's
-            statistics, would lie outside [0, 1]: a file could not hold them.
+        UserError: a domain has no images; or the switch is on, and more than `CLIPPED_SHARE` of the values of one
+            domain, taken to the other's statistics, would lie outside [0, 1]: a file could not hold them.
         """
+        for name, images in (("clean", clean), ("degraded", degraded)):
+            if not images:
+                raise UserError(f"There are no {name} images for the flow to learn from: give at least one.")
         pixels = [torch.cat([image.flatten(1) for image in images], dim=1) for images in (clean, degraded)]
         for domain in (CLEAN, DEGRADED):
             self.domain_mean[domain] = pixels[domain].mean(1)
@@ -330,8 +333,11 @@ class DeFlow(ConditionalFlow):
 
 
 def reconfigured(model: DeFlow, **changes: Any) -> DeFlow:
-    """A copy in evaluation mode with the same weights and ``changes`` of its configuration that leave their sizes."""
-    copy = DeFlow(replace(model.config, **changes))
+    """A copy in evaluation mode with the same weights and ``changes`` of its configuration that leave their sizes.
+
+    It is on the model's device and of its type.
+    """
+    copy = DeFlow(replace(model.config, **changes)).to(next(model.parameters()))
     copy.load_state_dict(model.state_dict())
     return copy.eval()
 

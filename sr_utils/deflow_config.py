@@ -32,7 +32,8 @@ class DeFlowConfig:
     encoder_blocks: int = 2
     """RRDBs of the condition encoder."""
     condition_factor: int = 8
-    """h(x) is smaller than x by this factor; image sides must be multiples of it and of 2 ** levels."""
+    """h(x) is smaller than x by this factor; image sides must be multiples of it and of 2 ** levels. Published form:
+    a power of two, since its encoder reaches the levels' sizes by doublings."""
     condition_noise: float = 0.02
     """Deviation of the Gaussian noise added to h in training, in image units of [0, 1]. With 0, training leaves
     chance to h itself, as its map in `domain_maps` has it."""
@@ -105,6 +106,10 @@ class DeFlowConfig:
             raise UserError(f"form {self.form!r} is not known; choose compact or published.")
         if self.form == "published" and self.mixed_precision:
             raise UserError("The published form is held to released numbers, so mixed_precision must be off for it.")
+        if self.form == "published" and self.condition_factor.bit_count() != 1:
+            raise UserError(
+                f"condition_factor={self.condition_factor} of {owner} must be a power of two in the published form."
+            )
         if self.form == "published" and self.shift == "gain":
             raise UserError("The published form has affine couplings, so shift='gain' does not suit it: choose local.")
 
@@ -139,7 +144,7 @@ class DeFlowConfig:
     @property
     def side_multiple(self) -> int:
         """What both sides of an image must be multiples of, for the squeezes and for h."""
-        return max(self.condition_factor, 2**self.levels)
+        return math.lcm(self.condition_factor, 2**self.levels)
 
 
 def condition_of(
@@ -164,7 +169,8 @@ def official_config(state_dict: Mapping[str, Tensor], *, stacked_blocks: tuple[i
 
     Raises
     ------
-    UserError: these are no DeFlow weights, or the stacked blocks must be given.
+    UserError: these are no DeFlow weights, their shapes are none that fit together, or the stacked blocks must be
+        given.
     """
     try:
         features = state_dict["RRDB.conv_first.weight"].shape[0]
@@ -176,10 +182,15 @@ def official_config(state_dict: Mapping[str, Tensor], *, stacked_blocks: tuple[i
         channels = state_dict["mean_shift"].numel()
         splits = sum(name.endswith(".mean_shift") for name in state_dict)
         hidden, stacked = widths[0][0], widths[0][1] // features - 1
-    except (KeyError, IndexError) as error:
+        # Every squeeze multiplies the channels by four, every split halves them.
+        levels = round(math.log(channels * 2**splits / 3, 4))
+        steps, mixing_steps = len(conditional) // levels, (len(layers) - len(conditional)) // levels
+    except KeyError as error:
         raise UserError(f"These are not the weights of a released DeFlow ({error} is missing).") from error
-    # Every squeeze multiplies the channels by four, every split halves them.
-    levels = round(math.log(channels * 2**splits / 3, 4))
+    except (IndexError, ValueError, ArithmeticError) as error:
+        raise UserError(
+            f"These are not the weights of a released DeFlow: their shapes do not fit together ({error})."
+        ) from error
     if stacked_blocks is None:
         released = {(23, 4): (1, 8, 15, 22), (blocks, blocks): tuple(range(blocks)), (blocks, 0): ()}
         stacked_blocks = released.get((blocks, stacked))
@@ -187,7 +198,7 @@ def official_config(state_dict: Mapping[str, Tensor], *, stacked_blocks: tuple[i
         raise UserError(f"These weights stack {stacked} of {blocks} blocks; give their indices as stacked_blocks.")
     return DeFlowConfig.published(
         scale=8 if "RRDB.upconv3.weight" in state_dict else 4,
-        steps=len(conditional) // levels,
+        steps=steps,
         blocks=blocks,
         stacked_blocks=stacked_blocks,
         hidden=hidden,
@@ -195,5 +206,5 @@ def official_config(state_dict: Mapping[str, Tensor], *, stacked_blocks: tuple[i
         features=features,
         growth=growth,
         splits=splits,
-        mixing_steps=(len(layers) - len(conditional)) // levels,
+        mixing_steps=mixing_steps,
     )

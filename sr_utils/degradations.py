@@ -61,19 +61,23 @@ def gaussian_blur(image: torch.Tensor, sigma: torch.Tensor | float) -> torch.Ten
     """
     count, channels, height, width = image.shape
     sigma = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1).expand(count)
-    # Four deviations hold all but 6e-5 of the weight; a mirrored border cannot be wider than the image.
-    radius = min(math.ceil(4 * float(sigma.max())), height - 1, width - 1)
-    if radius == 0:
+    # Four deviations hold all but 6e-5 of the weight; a mirrored border cannot be wider than the image on its axis.
+    widest = math.ceil(4 * float(sigma.max()))
+    down, across = min(widest, height - 1), min(widest, width - 1)
+    if down == across == 0:
         return image.clone()
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernels = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-6).unsqueeze(1)) ** 2)
-    kernels = (kernels / kernels.sum(1, keepdim=True)).to(image.device, image.dtype)
-    kernels = kernels.repeat_interleave(channels, 0).unsqueeze(1)
+
+    def kernels(radius: int) -> torch.Tensor:
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        weights = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-6).unsqueeze(1)) ** 2)
+        weights = (weights / weights.sum(1, keepdim=True)).to(image.device, image.dtype)
+        return weights.repeat_interleave(channels, 0).unsqueeze(1)
+
     # Images as groups: each has its own kernel, and the two axes separate.
     flat = image.reshape(1, count * channels, height, width)
-    flat = F.pad(flat, (radius, radius, radius, radius), mode="reflect")
-    flat = F.conv2d(flat, kernels.unsqueeze(2), groups=count * channels)
-    flat = F.conv2d(flat, kernels.unsqueeze(3), groups=count * channels)
+    flat = F.pad(flat, (across, across, down, down), mode="reflect")
+    flat = F.conv2d(flat, kernels(across).unsqueeze(2), groups=count * channels)
+    flat = F.conv2d(flat, kernels(down).unsqueeze(3), groups=count * channels)
     return flat.reshape(image.shape)
 
 

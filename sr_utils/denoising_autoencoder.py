@@ -102,7 +102,7 @@ def train_autoencoder(
     Every batch is half clean and half degraded, of the same crops, so that the classifier of the confusion term can
     learn nothing from what they show.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(training.seed)
         network = DenoisingAutoencoder(config)
         critic = _critic()

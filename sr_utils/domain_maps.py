@@ -7,7 +7,9 @@ section 3.3). A new map is one function here and one line in `DOMAIN_MAPS`.
 
 All maps share their parameters:
 
-    image:      (N, 3, H, W) in [0, 1]; sides that ``factor`` does not divide are extended by replication.
+    image:      (N, 3, H, W) in [0, 1]; sides that ``factor`` does not divide are extended: mirrored within `imresize`
+                by bicubic_noise, downsample_then_denoise, guided_filter, non_local_means and quantised_luminance, and
+                by replication in all other maps.
     generator:  decides what is left to chance, and the same state gives the same picture; None leaves chance out.
     factor:     how many times smaller h is than the image, 1 or more.
     strength:   scales what the map does to hide the domain, its noise or its smoothing; 1 is the map as named.

@@ -99,10 +99,10 @@ class RRDBNet(nn.Module):
 def agreeing(restored: Tensor, low_resolution: Tensor, consistency: float) -> Tensor:
     """``restored`` (N, 3, scale H, scale W) with what is coarse from the input (N, 3, H, W); see `RRDBNet`."""
     scale = restored.shape[-1] // low_resolution.shape[-1]
-    # Half precision would add errors as large as what is mended.
+    # Half precision would add errors as large as what is mended; double precision stays what it is.
     with torch.autocast(restored.device.type, enabled=False):
-        restored = restored.float()
-        drift = low_resolution.float() - imresize(restored, 1 / scale)
+        restored = restored.to(torch.promote_types(restored.dtype, torch.float32))
+        drift = low_resolution.to(restored.dtype) - imresize(restored, 1 / scale)
         return restored + imresize(gaussian_blur(drift, consistency), scale)
 
 
@@ -126,28 +126,29 @@ def load_official(state_dict: Mapping[str, Tensor]) -> RRDBNet:
         scale = {3: 4, 12: 2, 48: 1}[in_channels]
         network = RRDBNet(RRDBNetConfig(scale, features, growth, blocks, consistency=0.0))
         network.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"These weights are not of a released RRDBNet ({reason}); give another file.") from error
     return network.eval()
 
 
 def with_consistency(network: RRDBNet, consistency: float) -> RRDBNet:
-    """The same weights with another window; see `RRDBNet`.
+    """The same weights, on their device and of their type, with another window; see `RRDBNet`.
 
     Raises
     ------
     UserError: ``consistency`` is not from 0 to 256.
     """
-    other = RRDBNet(replace(network.config, consistency=consistency))
+    other = RRDBNet(replace(network.config, consistency=consistency)).to(next(network.parameters()))
     other.load_state_dict(network.state_dict())
-    return other.to(next(network.parameters()).device).eval()
+    return other.eval()
 
 
 def interpolated(first: RRDBNet, second: RRDBNet, share: float) -> RRDBNet:
     """A network with every weight between those of two, ``(1 - share) first + share second`` (ESRGAN, section 3.4).
 
     Between a network trained for pixels and one trained from it for looks lies a continuum, without further training.
+    The result is on the device and of the type of ``first``.
 
     Raises
     ------
@@ -157,7 +158,7 @@ def interpolated(first: RRDBNet, second: RRDBNet, share: float) -> RRDBNet:
         raise ValueError(f"Networks of different sizes cannot be mixed: {first.config} and {second.config}.")
     if not 0 <= share <= 1:
         raise ValueError(f"share={share:g} must be from 0 to 1.")
-    mixed, ours, theirs = RRDBNet(first.config), first.state_dict(), second.state_dict()
+    mixed, ours, theirs = RRDBNet(first.config).to(next(first.parameters())), first.state_dict(), second.state_dict()
     mixed.load_state_dict({name: torch.lerp(value, theirs[name], share) for name, value in ours.items()})
     return mixed.eval()
 
@@ -175,10 +176,11 @@ class DiscriminatorConfig:
 class Discriminator(nn.Module):
     """U-Net with spectral normalisation: a realness logit for every pixel, (N, 3, H, W) to (N, 1, H, W).
 
-    Sides must be multiples of 8 (Real-ESRGAN, section 4.2).
+    Sides must be multiples of ``side_multiple`` (Real-ESRGAN, section 4.2).
     """
 
     config_class = DiscriminatorConfig
+    side_multiple = 8
 
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()

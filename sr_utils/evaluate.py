@@ -134,7 +134,7 @@ def bits_per_dimension(model: DeFlow, images: Sequence[Tensor], domain: int, *, 
     factor = model.config.side_multiple
     device = next(model.parameters()).device
     total, pixels = 0.0, 0
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         for image in images:
             image = crop_to_multiple(image, factor)[None].to(device)

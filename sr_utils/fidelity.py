@@ -105,7 +105,7 @@ def _flattest(patches: Tensor, share: float) -> Tensor:
 def without_plane(patches: Tensor) -> Tensor:
     """Subtract from each channel of each patch its least-squares plane; the deviation is corrected for it."""
     size = patches.shape[-1]
-    ramp = torch.linspace(-1, 1, size, dtype=patches.dtype)
+    ramp = torch.linspace(-1, 1, size, dtype=patches.dtype, device=patches.device)
     ramp = ramp / ramp.square().sum().sqrt() / size**0.5
     rising, falling = ramp.expand(size, size), ramp[:, None].expand(size, size)
     residual = patches - patches.mean((2, 3), keepdim=True)

@@ -24,9 +24,11 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     format by it, and starts with a dot, so that no listing of images picks up a half-written file.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written.
+        UserError: the disk is full, the folder cannot be written, or `path` is a folder's name or too long.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise UserError(f"{path} is a folder, so no file can be written there: add a file's name to it.")
     temporary = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +43,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             raise UserError(f"The disk is full, so {path} was not written: free some space, run again.") from error
         if error.errno in _NOT_WRITABLE:
             raise UserError(f"{path} cannot be written ({error.strerror}): choose a place you may write to.") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"The path {path} is too long for this disk: choose shorter names.") from error
         raise
     finally:
         with contextlib.suppress(OSError):

@@ -81,7 +81,7 @@ def fine_tune_esrgan(course: Course, accelerator: Accelerator) -> Path:
     training = replace(profile.esrgan_training, seed=course.seed)
     names = sorted(path.name for path in pairs.truth.glob("*.png"))
     if profile.redraw:
-        draw = draws_of(deflow, truths, settings, scale=scale, device=str(accelerator.device))
+        draw = draws_of(deflow, truths, settings, scale=scale)
         samples = RedrawnPairs(draw, truths, training.patch, scale, seed=course.seed, names=names)
     else:
         samples = PairSampler(inputs, truths, training.patch, scale, seed=course.seed, names=names)

@@ -80,13 +80,14 @@ class RedrawnPairs(PairSampler):
         self.numbers[index] = number
 
 
-def draws_of(
-    model: DeFlow, truths: Sequence[Tensor], settings: Mapping[str, Any], *, scale: int, device: str = "cpu"
-) -> Draw:
-    """Draws that go on where a folder of pairs ends: the first ones are its files.
+def draws_of(model: DeFlow, truths: Sequence[Tensor], settings: Mapping[str, Any], *, scale: int) -> Draw:
+    """Draws that go on where a folder of pairs ends: the first ones are its files, bit for bit.
+
+    Those were drawn on the CPU, so all are, whatever device the training itself runs on.
 
     Parameters
     ----------
+    model: the flow that drew the folder, on the CPU.
     truths: the photographs (3, H, W) of the folder, in its order, with sides that ``scale`` divides.
     settings: what `sampling.make_pairs` wrote beside the folder.
     """
@@ -96,8 +97,6 @@ def draws_of(
     def draw(index: int, number: int) -> Tensor:
         temperature = temperatures[number % len(temperatures)]
         seed = settings["seed"] + number * len(clean) + index
-        return degrade_image(
-            model, clean[index], qualities=qualities, temperature=temperature, seed=seed, device=device
-        )
+        return degrade_image(model, clean[index], qualities=qualities, temperature=temperature, seed=seed)
 
     return draw

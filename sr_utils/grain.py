@@ -105,7 +105,8 @@ def _identities() -> Tensor:
 
 def of_luma_and_colour(luma: Tensor, colour: Tensor) -> Tensor:
     """Matrices (B, 3, 3) that scale luma, and what differs from it, by gains (B,) each."""
-    return colour[:, None, None] * torch.eye(3) + (luma - colour)[:, None, None] * torch.tensor(LUMA).expand(3, 3)
+    same = torch.eye(3, device=luma.device, dtype=luma.dtype)
+    return colour[:, None, None] * same + (luma - colour)[:, None, None] * luma.new_tensor(LUMA).expand(3, 3)
 
 
 def luma_of(images: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ to do ends within seconds.
 """
 
 import ast
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -19,7 +20,7 @@ from typing import Any
 
 from sr_utils.errors import UserError
 from sr_utils.parameters import check_types, parse_values, read_parameters, refuse_unknown
-from sr_utils.repository import repository_root, resolve
+from sr_utils.repository import repository_root, resolve, run_folder
 
 PROFILE_NAMES = ("smoke", "quick", "full", "gpu")
 """The names of `sr_utils.profiles.PROFILES`, which to import takes longer than a run with nothing to do."""
@@ -43,7 +44,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     Raises
     ------
     UserError
-        an unknown or mistyped setting, an unknown profile, or braces in a folder's name.
+        an unknown or mistyped setting, an unknown profile, a folder that cannot be used, or braces in its name.
     """
     for name in config:
         refuse_unknown(name, _DECLARED, what="setting of the course")
@@ -52,7 +53,8 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     check_types(config, _DECLARED, where="the course")
     values = {name: parameter.default for name, parameter in _DECLARED.items()} | config
     refuse_unknown(values["profile"], PROFILE_NAMES, what="profile")
-    values["run_root"] = values["run_root"] or f"runs/{values['profile']}"
+    if values["run_root"] is None:
+        values["run_root"] = f"runs/{values['profile']}"
     if not values["data_root"]:
         raise UserError("data_root of the course is empty: give a folder, or leave it out for the embedded images.")
     for name in ("data_root", "run_root"):
@@ -60,6 +62,9 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
             raise UserError(
                 f"The folder {values[name]} has braces in its name, which the graph cannot take: rename it."
             )
+    # For their errors: the graph's paths stay relative.
+    resolve(values["data_root"], name="data_root")
+    run_folder(values["run_root"])
     return Settings(**values)
 
 
@@ -81,7 +86,8 @@ def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
     Raises
     ------
     UserError
-        a setting does not fit, another run is under way, or the run was interrupted or failed.
+        a setting does not fit, a notebook or the run's folder cannot be used, another run is under way, or the run
+        was interrupted or failed.
     """
     values = parse_values(settings, _DECLARED, where="the course")
     chosen = read_settings({"profile": profile} | values)
@@ -93,6 +99,15 @@ def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"Another run of the course is under way in {root}: wait for it to end.") from error
+        # Here, because Snakemake, which is quiet, would not say what is wrong with them.
+        for notebook in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+            _cell_trees(notebook)
+        try:
+            resolve(chosen.run_root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"The folder {chosen.run_root} cannot be made ({error.strerror}): give run_root=... another one."
+            ) from error
         begun = time.time()
         status = _snakemake(root, write_settings(chosen, state / "course.json"))
     if status:
@@ -137,17 +152,15 @@ def modules_used(notebook: Path, package: Path) -> list[str]:
     Raises
     ------
     UserError
-        the notebook is not one.
+        the notebook is not one, or a code cell of it is not Python.
     """
     found: set[Path] = set()
-    # Lines that only IPython understands are not Python, and import nothing.
-    lines = (line for line in _code(notebook).splitlines() if not line.lstrip().startswith(("%", "!", "?")))
-    queue = _modules("\n".join(lines), package)
+    queue = set().union(*(_modules(tree, package) for tree in _cell_trees(notebook)))
     while queue:
         module = queue.pop()
         if module not in found:
             found.add(module)
-            queue |= _modules(module.read_text(encoding="utf-8"), package)
+            queue |= _modules(ast.parse(module.read_text(encoding="utf-8")), package)
     return sorted(map(str, found))
 
 
@@ -159,7 +172,7 @@ def code_checksum(notebook: Path) -> str:
     UserError
         the notebook is not one.
     """
-    return hashlib.sha256(_code(notebook).encode()).hexdigest()
+    return hashlib.sha256("\n".join(_code_cells(notebook)).encode()).hexdigest()
 
 
 def files_below(folder: Path, *parts: str) -> list[str]:
@@ -189,20 +202,64 @@ def _snakemake(root: Path, config: Path) -> int:
         ) from error
 
 
-def _code(notebook: Path) -> str:
-    """The source of a notebook's code cells; nothing where there is no such file, which Snakemake reports."""
+def _code_cells(notebook: Path) -> list[str]:
+    """The sources of a notebook's code cells; none where there is no such file, which Snakemake reports."""
     if not notebook.is_file():
-        return ""
+        return []
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{notebook} is not a notebook ({error}): restore it with git checkout.") from error
 
 
-def _modules(source: str, package: Path) -> set[Path]:
+def _cell_trees(notebook: Path) -> list[ast.Module]:
+    """The syntax trees of a notebook's code cells.
+
+    Raises
+    ------
+    UserError
+        the notebook is not one, or a code cell of it is not Python.
+    """
+    trees = []
+    for number, cell in enumerate(_code_cells(notebook), 1):
+        try:
+            trees.append(_cell_tree(cell))
+        except SyntaxError as error:
+            # IPython drops the empty lines that a cell begins with.
+            line = (error.lineno or 1) + cell[: len(cell) - len(cell.lstrip())].count("\n")
+            raise UserError(
+                f"{notebook} has a mistake in line {line} of its code cell {number}, "
+                f"'{(error.text or '').strip()}' ({error.msg}): mend it there."
+            ) from error
+    return trees
+
+
+def _cell_tree(cell: str) -> ast.Module:
+    """The syntax tree of a code cell; what only IPython understands, `%magic` and `!command`, becomes calls.
+
+    Raises
+    ------
+    SyntaxError
+        the cell is neither Python nor IPython.
+    """
+    first, _, body = cell.lstrip().partition("\n")
+    if first.startswith("%%"):
+        # The body is Python under %%time and %%capture, and another language, which imports nothing, under %%bash.
+        with contextlib.suppress(SyntaxError):
+            return _cell_tree(body)
+        return ast.Module([], [])
+    with contextlib.suppress(SyntaxError):
+        return ast.parse(cell)
+    # Here, because it takes half a second, and few notebooks need it.
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return ast.parse(TransformerManager().transform_cell(cell))
+
+
+def _modules(tree: ast.Module, package: Path) -> set[Path]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

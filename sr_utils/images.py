@@ -107,6 +107,9 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
             if image.format != "TIFF":
                 # In damaged EXIF data OpenCV finds other orientations than Pillow, which `image_size` asks.
                 orientation, flags = _orientation(image), flags | cv2.IMREAD_IGNORE_ORIENTATION
+            else:
+                # Pillow maps an uncompressed file that has a name into memory, and then turns it wrongly.
+                image.filename = ""
             try:
                 # OpenCV would fill the missing part of a truncated file with grey; Pillow refuses it.
                 image.load()
@@ -115,6 +118,9 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
             if image.mode == "F":
                 # OpenCV does not turn floating-point grey into colour.
                 array = np.repeat(np.asarray(image)[..., None], 3, axis=2)
+            elif image.format == "TIFF" and image.mode == "RGBA" and _is_8_bit(image):
+                # OpenCV multiplies colour by alpha here; of 16 bits it does not, and Pillow would drop eight.
+                array = np.asarray(image)[..., 2::-1]
     if array is None:
         # The name never reaches OpenCV, which cannot open every non-ASCII one.
         content = np.fromfile(path, dtype=np.uint8)
@@ -125,6 +131,11 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
     if array is None:
         raise UserError(f"The image {path} has a format that cannot be read: save it again as PNG.")
     return _to_tensor(_upright(array, orientation)[..., ::-1], path)
+
+
+def _is_8_bit(image: Image.Image) -> bool:
+    """Whether a TIFF as Pillow opened it has 8 bits a channel."""
+    return set(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ())) == {8}
 
 
 def _orientation(image: Image.Image) -> int:
@@ -290,7 +301,8 @@ def imresize(image: torch.Tensor, scale: float) -> torch.Tensor:
     return rows @ image @ columns.T
 
 
-@functools.lru_cache(maxsize=64)
+# One image's rows and columns, there and back: of large photographs each matrix takes a hundred megabytes.
+@functools.lru_cache(maxsize=4)
 def resize_matrix(length: int, scale: float) -> np.ndarray:
     """The (ceil(length * scale), length) matrix that resizes one axis, float64.
 

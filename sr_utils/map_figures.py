@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -43,6 +44,22 @@ def rank_correlation(
     return found, float(((chance >= abs(found) - 1e-9).sum() + 1) / (permutations + 1))
 
 
+def label_offsets(places: np.ndarray, *, reach: float = 13.0) -> np.ndarray:
+    """Where labels of marks at ``places`` (N, 2) should be, beside their marks: offsets (N, 2), ``reach`` long each.
+
+    One after the other, each in that of sixteen directions in which the nearest other mark or label is farthest away.
+    """
+    angles = np.arange(16) * np.pi / 8
+    directions = reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    taken, offsets = [*places], []
+    for index, place in enumerate(places):
+        others = np.array([other for number, other in enumerate(taken) if number != index])
+        room = [np.hypot(*(others - place - each).T).min(initial=np.inf) for each in directions]
+        offsets.append(directions[int(np.argmax(room))])
+        taken.append(place + offsets[-1])
+    return np.array(offsets)
+
+
 @styled
 def map_plane(
     rows: Sequence[Row], *, leakage: str = "leakage_auc", content: str = "content_psnr", marked: str = "", title: str
@@ -78,12 +95,14 @@ def map_plane(
         axis.legend(loc="lower left")
     axis.margins(x=0.1, y=0.12)
     # Numbers at the points and their names beside the plane: a dozen names would lie on one another.
-    for number, (across, up) in enumerate(zip(x, y, strict=True), start=1):
-        offset = (7, 5) if number % 2 else (-7, -14)
-        axis.annotate(str(number), (across, up), xytext=offset, textcoords="offset points", ha="center", fontsize=11)
     key = "\n".join(f"{number}  {name}" for number, name in enumerate(names, start=1))
-    figure.text(0.775, 0.5, key, ha="left", va="center", fontsize=11, linespacing=1.5)
-    figure.get_layout_engine().set(rect=(0, 0, 0.74, 1))
+    figure.text(0.735, 0.5, key, ha="left", va="center", fontsize=11, linespacing=1.5)
+    figure.get_layout_engine().set(rect=(0, 0, 0.71, 1))
+    figure.draw_without_rendering()
+    places = axis.transData.transform(list(zip(x, y, strict=True))) * 72 / figure.dpi
+    for number, (offset, at) in enumerate(zip(label_offsets(places), zip(x, y, strict=True), strict=True), start=1):
+        options = {"ha": "center", "va": "center", "fontsize": 11}
+        axis.annotate(str(number), at, xytext=tuple(offset), textcoords="offset points", **options)
     axis.set(xlabel="leakage: area under the curve, 0.5 hides all", ylabel="content kept: PSNR of a decoder, dB")
     return figure
 

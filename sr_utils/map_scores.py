@@ -25,7 +25,7 @@ from sr_utils.datasets import PatchSampler
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
 from sr_utils.metrics import lpips, psnr
-from sr_utils.residual_distances import area_under_curve
+from sr_utils.residual_distances import area_under_curve, grid_patches
 
 PATCH = 16
 """Side of the patches of h that the classifier sees, or h's own if that is smaller."""
@@ -91,7 +91,7 @@ def matched_auc(clean: Tensor, degraded: Tensor, *, steps: int = 150, batch: int
     where it is, equal scores counting half, is an area under the curve within scenes: 0.5 is chance. Even scenes train
     it, odd ones test it.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _Scorer()
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.9, 0.99))
@@ -106,14 +106,8 @@ def matched_auc(clean: Tensor, degraded: Tensor, *, steps: int = 150, batch: int
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        first, second = (network(_grid(each[1::2], sampler.patch)) for each in (clean, degraded))
+        first, second = (network(grid_patches(each[1::2], sampler.patch)) for each in (clean, degraded))
     return ((second > first).double() + 0.5 * (second == first).double()).mean().item()
-
-
-def _grid(pictures: Tensor, side: int) -> Tensor:
-    """All patches side by side, (M, 3, side, side)."""
-    cut = pictures.unfold(2, side, side).unfold(3, side, side)
-    return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
 
 
 class _Scorer(nn.Module):
@@ -208,7 +202,7 @@ def content_kept(
     ``train`` and ``test`` are images (3, H, W) in [0, 1]; the decoder learns from patches of the first and is scored
     on the second. Its budget and size are the same for every map.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         decoder = _Decoder(factor)
     h, options = DOMAIN_MAPS[domain_map], {"factor": factor, "strength": strength}

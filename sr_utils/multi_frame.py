@@ -22,7 +22,6 @@ Farsiu, Robinson, Elad and Milanfar, "Fast and robust multiframe super resolutio
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -139,7 +138,7 @@ def _places(length: int, shift: float, scale: int) -> tuple[tuple[Tensor, Tensor
     return (near, near + 1), (1 - (start - whole), start - whole)
 
 
-@functools.lru_cache(maxsize=256)
+# Not cached: every frame has its own, a burst's can take gigabytes, and making one costs far less than one use.
 def _looking(length: int, shift: float, scale: int) -> Tensor:
     """The (length, scale * length) matrix of one axis of a frame: aperture, movement, sampling; borders repeated.
 

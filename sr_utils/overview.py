@@ -81,6 +81,17 @@ def measured_minutes(folder: Path) -> float:
     return seconds / 60
 
 
+def section_of(notebook: Path, cell: str) -> str:
+    """The heading under which the cell with this id stands; empty if it has none or is not there."""
+    heading, cells = "", nbformat.read(notebook, as_version=4).cells if notebook.is_file() else []
+    for each in cells:
+        if each.cell_type == "markdown":
+            heading = [heading, *re.findall(r"^#+ (.*)", each.source, re.MULTILINE)][-1]
+        if each.get("id") == cell:
+            return heading
+    return ""
+
+
 def _first_cells(folder: Path) -> list[tuple[Path, str]]:
     """Each notebook's path and the source of its first cell, in reading order."""
     found = []

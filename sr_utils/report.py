@@ -7,6 +7,7 @@ displays it. Images are tensors (3, H, W) in [0, 1].
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,11 +200,16 @@ def spectrum_plot(spectra: Mapping[str, Curve], *, title: str) -> Figure:
 
 @styled
 def histogram_comparison(values: Mapping[str, Tensor], *, title: str, xlabel: str, bins: int = 61) -> Figure:
-    """Outlines of several distributions on one axis, each of area one; the outermost 0.2 % are not drawn."""
+    """Outlines of several distributions on one axis, each of area one; the outermost 0.2 % are not drawn.
+
+    Values are in grey levels. Those of 8-bit images are whole, so every bin holds the same number of whole ones.
+    """
     figure, axes = new_figure(1, 1, title=title, height=4.2)
     flat = {label: value.flatten().float() for label, value in values.items()}
     reach = max(value.abs().sort().values[int(0.998 * (len(value) - 1))].item() for value in flat.values()) or 1.0
-    edges = torch.linspace(-reach, reach, bins + 1)
+    width = math.ceil(2 * reach / bins)
+    half = math.ceil(reach / width)
+    edges = width * torch.arange(-half, half + 2) - 0.5
     for index, (label, value) in enumerate(flat.items()):
         density = torch.histogram(value, edges, density=True).hist
         axes[0][0].stairs(density, edges, label=label, linewidth=2.2, linestyle=LINES[index % len(LINES)])

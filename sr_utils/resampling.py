@@ -77,7 +77,8 @@ LANCZOS = Kernel("lanczos", 4, functools.partial(_windowed_sinc, 4))
 KERNELS = (NEAREST, BILINEAR, BICUBIC, BICUBIC_OPENCV, LANCZOS)
 
 
-@functools.lru_cache(maxsize=64)
+# Rows and columns of two images or kernels: of large photographs each matrix takes hundreds of megabytes.
+@functools.lru_cache(maxsize=4)
 def interpolation_matrix(length: int, scale: int, kernel: Kernel) -> np.ndarray:
     """The (scale * length, length) matrix that enlarges one axis; each row sums to 1."""
     positions = (np.arange(scale * length) + 0.5) / scale - 0.5

@@ -138,7 +138,7 @@ def classifier_auc(
     if len(real) < 4 or min(real.shape[2:]) < size:
         raise UserError(f"A classifier needs at least 4 images of {size}x{size} pixels; there are {len(real)}.")
     scale = real.std()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _ResidualClassifier()
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.9, 0.99))
@@ -155,7 +155,7 @@ def classifier_auc(
         optimiser.step()
     network.eval()
     with torch.no_grad():
-        logits = [network(_grid_patches(residual[1::2] / scale, size)) for residual in (generated, real)]
+        logits = [network(grid_patches(residual[1::2] / scale, size)) for residual in (generated, real)]
     return area_under_curve(logits[1], logits[0])
 
 
@@ -180,7 +180,7 @@ def _random_patches(images: Tensor, count: int, size: int, generator: torch.Gene
     return torch.stack(patches)
 
 
-def _grid_patches(images: Tensor, size: int) -> Tensor:
-    """All patches side by side."""
+def grid_patches(images: Tensor, size: int) -> Tensor:
+    """All whole patches of images (N, C, H, W) side by side, (M, C, size, size)."""
     cut = images.unfold(2, size, size).unfold(3, size, size)
     return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)

@@ -25,7 +25,7 @@ from sr_utils.files import atomic_path
 from sr_utils.parameters import parse_values, read_parameters, refuse_unknown
 from sr_utils.profiles import PROFILES
 from sr_utils.progress import LOG_VARIABLE
-from sr_utils.repository import repository_root, resolve
+from sr_utils.repository import repository_root, run_folder
 
 RUNNING_TIME = re.compile(r"\*Running time: [^*]*\*")
 """The line of a notebook's first cell that holds its measured running time."""
@@ -46,7 +46,8 @@ def run_notebook(source: Path, settings: Sequence[str]) -> Path:
     Raises
     ------
     UserError
-        the notebook cannot be read, a setting does not fit, or a cell failed.
+        the notebook cannot be read, a setting does not fit, the run would overwrite the notebook or cannot be
+        written, or a cell failed.
     """
     notebook = _read(source)
     cell = _parameters_cell(notebook, source)
@@ -58,10 +59,11 @@ def run_notebook(source: Path, settings: Sequence[str]) -> Path:
             raise UserError(f"{source} declares no {name} in its parameters cell: add {name} there.")
     refuse_unknown(effective["profile"], PROFILES, what="profile")
     profile = PROFILES[effective["profile"]]
-    run_root = resolve(effective["run_root"])
+    run_root = run_folder(effective["run_root"])
     unfinished = run_root / "failed" / source.name
     finished = run_root / "notebooks" / source.name
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.realpath(source) in map(os.path.realpath, (unfinished, finished)):
+        raise UserError(f"{source} would be overwritten by its own run: give run_root=... another folder.")
 
     begun = time.monotonic()
     with _alone(unfinished), _progress_lines(source.stem, cells=len(notebook.cells)) as (log, on_cell_start):
@@ -85,13 +87,19 @@ def run_notebook(source: Path, settings: Sequence[str]) -> Path:
 @contextlib.contextmanager
 def _alone(unfinished: Path) -> Iterator[None]:
     """Hold a lock that dies with its process: after a kill, what it had started may still be at work for a moment."""
-    with unfinished.with_name(f".{unfinished.stem}.lock").open("w") as lock:
+    run_root = unfinished.parent.parent
+    try:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        lock = unfinished.with_name(f".{unfinished.stem}.lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"The folder {run_root} cannot be written ({error.strerror}): give run_root=... a folder elsewhere."
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                f"{unfinished.name} is being run into {unfinished.parent.parent} already: wait for its end."
-            ) from error
+            raise UserError(f"{unfinished.name} is being run into {run_root} already: wait for its end.") from error
         yield
 
 

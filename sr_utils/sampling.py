@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from sr_utils import fidelity
 from sr_utils.deflow import DeFlow
 from sr_utils.degradations import jpeg
+from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
 from sr_utils.images import crop_to_multiple, imresize, load_image, quantize, save_image, to_bytes
@@ -38,6 +40,10 @@ def translate_image(
     the flow needs, and cut again. Images with a side above ``tile`` are translated in tiles of that side with
     ``overlap`` pixels of context, so that memory grows only with the image and its noise themselves.
 
+    Parameters
+    ----------
+    device: where ``model`` already is; it is not moved, the image is.
+
     Raises
     ------
     UserError: ``tile`` or ``overlap`` is no multiple of what the flow needs, or nothing is left of a tile.
@@ -58,7 +64,8 @@ def degrade_image(
     """`translate_image`, then JPEG compression at one of ``qualities``, drawn by ``seed``; none if there are none.
 
     Compression rounds the image's blocks, which no noise resembles. Its quality need not be learned: real degraded
-    images show theirs, see `compression.estimate_qualities`.
+    images show theirs, see `compression.estimate_qualities`. The model must already be on ``device``, as for
+    `translate_image`.
     """
     degraded = translate_image(model, clean, temperature=temperature, seed=seed, device=device)
     return compressed(degraded, qualities, seed) if qualities else degraded
@@ -189,6 +196,15 @@ def restore_image(network: RRDBNet, low_resolution: Tensor, *, device: str = "cp
     """Restore one image (3, H, W) in [0, 1] to (3, scale * H, scale * W), clamped and rounded to 8 bits.
 
     Images with a side above ``tile`` pixels are processed in tiles with 32 pixels of context, so memory stays flat.
+
+    Parameters
+    ----------
+    device: where ``network`` already is; it is not moved, the image is.
+    tile: rounded down to a multiple of the network's ``unshuffle``, 4 / scale.
+
+    Raises
+    ------
+    UserError: ``tile`` is below 64 + ``unshuffle``: besides the context nothing would be left.
     """
     return _restored_bytes(network, low_resolution, device, tile).float().div_(255)
 
@@ -196,12 +212,15 @@ def restore_image(network: RRDBNet, low_resolution: Tensor, *, device: str = "cp
 @torch.no_grad()
 def _restored_bytes(network: RRDBNet, low_resolution: Tensor, device: str, tile: int = TILE) -> Tensor:
     """`restore_image` as bytes, a quarter of the memory."""
-    check_range("a restoration", least=2 * OVERLAP + 1, tile=tile)
+    grid = network.unshuffle
+    check_range("a restoration", least=2 * OVERLAP + grid, tile=tile)
+    # The network folds grid x grid pixels into channels: a tile that began between two of them would show it others.
+    tile -= tile % grid
     scale = network.config.scale
     _, height, width = low_resolution.shape
     restored = torch.empty(3, scale * height, scale * width, dtype=torch.uint8)
-    for top, bottom, keep_top, keep_bottom in tiles(height, tile, OVERLAP):
-        for left, right, keep_left, keep_right in tiles(width, tile, OVERLAP):
+    for top, bottom, keep_top, keep_bottom in tiles(height, tile, OVERLAP, multiple=grid):
+        for left, right, keep_left, keep_right in tiles(width, tile, OVERLAP, multiple=grid):
             part = low_resolution[None, :, top:bottom, left:right].to(device, memory_format=torch.channels_last)
             out = to_bytes(network(part)[0]).cpu()
             rows = slice(scale * (keep_top - top), scale * (keep_bottom - top))
@@ -211,16 +230,35 @@ def _restored_bytes(network: RRDBNet, low_resolution: Tensor, device: str, tile:
     return restored
 
 
+def _targets(paths: list[Path], folder: str | Path) -> list[Path]:
+    """Where the results of ``paths`` go: PNG of the same stem in ``folder``.
+
+    Raises
+    ------
+    UserError: a result would overwrite one of ``paths``.
+    """
+    targets = [Path(folder) / f"{path.stem}.png" for path in paths]
+    # Any of them and not only its own: out of a.jpg comes a.png, which may be an input too.
+    inputs = {os.path.realpath(path) for path in paths}
+    for target in targets:
+        if os.path.realpath(target) in inputs:
+            raise UserError(f"A result would overwrite the input {target}: choose another output folder.")
+    return targets
+
+
 def restore_folder(
     network: RRDBNet, paths: list[Path], folder: str | Path, *, device: str = "cpu", tile: int = TILE
 ) -> list[Path]:
-    """Restore every image of ``paths`` into ``folder`` as PNG of the same stem; returns the written paths."""
-    written = []
-    for path in progress(paths, label="Restore", total=len(paths)):
-        target = Path(folder) / f"{path.stem}.png"
+    """Restore every image of ``paths`` into ``folder`` as PNG of the same stem; returns the written paths.
+
+    Raises
+    ------
+    UserError: a result would overwrite one of ``paths``, found before the first is written; or as `restore_image`.
+    """
+    targets = _targets(paths, folder)
+    for path, target in progress(zip(paths, targets, strict=True), label="Restore", total=len(paths)):
         save_image(_restored_bytes(network, load_image(path), device, tile), target)
-        written.append(target)
-    return written
+    return targets
 
 
 def translate_folder(
@@ -238,14 +276,17 @@ def translate_folder(
 
     Image number i is drawn with ``seed + i``, so the result repeats and no two images share their noise. With
     ``qualities`` it is compressed at one of them, as in `degrade_image`.
+
+    Raises
+    ------
+    UserError: a result would overwrite one of ``paths``, found before the first is written; or as `translate_image`.
     """
-    written = []
-    for index, path in enumerate(progress(paths, label="Translate", total=len(paths))):
-        target = Path(folder) / f"{path.stem}.png"
+    targets = _targets(paths, folder)
+    pairs = progress(zip(paths, targets, strict=True), label="Translate", total=len(paths))
+    for index, (path, target) in enumerate(pairs):
         options = {"temperature": temperature, "device": device, "tile": tile, "overlap": TRANSLATION_OVERLAP}
         degraded = translated_bytes(model, load_image(path), seed=seed + index, **options)
         if qualities:
             degraded = compressed(degraded.float().div_(255), qualities, seed + index)
         save_image(degraded, target)
-        written.append(target)
-    return written
+    return targets

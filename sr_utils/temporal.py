@@ -48,7 +48,7 @@ def find_views(frames: Sequence[Tensor]) -> list[View]:
         if len(chosen) < FEWEST:
             continue
         stack = torch.stack([frames[index] for index in chosen])
-        median = stack.median(0).values
+        median = _median(stack)
         change = F.avg_pool2d((stack - median).mean(1, keepdim=True), 5, stride=1, padding=2, count_include_pad=False)
         moved = F.max_pool2d((change.abs() > MOVED).float(), 9, stride=1, padding=4) > 0
         views.append(View(chosen, median, ~moved))
@@ -74,6 +74,12 @@ def _same_places(frames: Sequence[Tensor]) -> list[list[int]]:
         # Who walks by can part two frames of one place; a third that resembles both joins them again.
         groups = [group for group in groups if group not in alike] + [sorted([index, *sum(alike, [])])]
     return sorted(groups)
+
+
+def _median(stack: Tensor) -> Tensor:
+    """The median over frames (F, ...), the mean of the two middle ones where their number is even."""
+    # `Tensor.median` is the lower of the two, so the negated frames give the upper. Sorting would take more memory.
+    return (stack.median(0).values - (-stack).median(0).values) / 2
 
 
 def temporal_pairs(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -126,6 +132,6 @@ def flicker(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float:
         stack = torch.stack([image_of(index) for index in view.indices])
         scale = stack.shape[2] // view.median.shape[1]
         still = view.still.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-        change = (stack - stack.median(0).values).square().mean(1, keepdim=True)[still]
+        change = (stack - _median(stack)).square().mean(1, keepdim=True)[still]
         total, count = total + change.double().sum().item(), count + change.numel()
     return 255 * (total / count) ** 0.5

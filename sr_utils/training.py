@@ -22,6 +22,7 @@ from sr_utils.checkpoints import save_model
 from sr_utils.datasets import PairSampler, PatchSampler
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow
 from sr_utils.descent import Suspects, descend, learning_rate_at
+from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, PerceptualLoss, adversarial_loss, discriminator_loss
 from sr_utils.features import imagenet_features
 from sr_utils.parameters import check_range, check_switches
@@ -39,9 +40,9 @@ class DeFlowTraining:
 
     steps: int
     patch: int = 64
-    """Side of the random crops, in pixels of the low-resolution images."""
+    """Side of the random crops, in pixels of the low-resolution images; a multiple of the flow's ``side_multiple``."""
     batch: int = 16
-    """Images a step; half of them clean, half degraded."""
+    """Images a step, at least two; half of them clean, half degraded."""
     learning_rate: float = 5e-4
     degraded_grid: int = 1
     """Above 1, corners of degraded patches lie on multiples of this and these patches are not turned: colour filters
@@ -60,6 +61,7 @@ class DeFlowTraining:
     def __post_init__(self):
         check_range("DeFlowTraining", least=1, steps=self.steps, degraded_grid=self.degraded_grid)
         _check_common(self, "DeFlowTraining")
+        check_range("DeFlowTraining", least=2, batch=self.batch)
         check_range("DeFlowTraining", least=0.0, shift_rate_factor=self.shift_rate_factor)
         check_switches("DeFlowTraining", compiled=self.compiled)
 
@@ -71,7 +73,7 @@ class ESRGANTraining:
     pixel_steps: int
     gan_steps: int
     patch: int = 40
-    """Side of the low-resolution crops; patch * scale must be a multiple of 8."""
+    """Side of the low-resolution crops; with ``gan_steps``, patch * scale must be a multiple of 8."""
     batch: int = 8
     learning_rate: float = 4e-4
     gan_learning_rate: float = 1e-4
@@ -144,11 +146,14 @@ def train_deflow(
 
     Raises
     ------
-    TrainingError: a loss or gradient is not finite. UserError: an image is smaller than the patch, or the batch is
-        no multiple of the number of processes.
+    TrainingError: a loss or gradient is not finite. UserError: a domain has no images, an image is smaller than the
+        patch, the patch is no multiple of what the flow needs, or the batch is none of the number of processes.
     """
     processes = Processes(accelerator)
     processes.check_batch(config.batch)
+    factor = model.config.side_multiple
+    if config.patch % factor:
+        raise UserError(f"patch={config.patch} of DeFlowTraining must be a multiple of {factor} for this flow.")
     torch.manual_seed(config.seed)
     model.to(device).train()
     model.set_domain_statistics(clean, degraded)
@@ -237,7 +242,8 @@ def train_esrgan(
 
     Raises
     ------
-    TrainingError: a loss or gradient is not finite.
+    TrainingError: a loss or gradient is not finite. UserError: the second stage's discriminator cannot judge crops of
+        this size, or the batch is no multiple of the number of processes.
 
     Notes
     -----
@@ -247,6 +253,12 @@ def train_esrgan(
     """
     processes = Processes(accelerator)
     processes.check_batch(config.batch)
+    side, factor = config.patch * samples.scale, discriminator.side_multiple
+    if config.gan_steps and side % factor:
+        raise UserError(
+            f"patch={config.patch} of ESRGANTraining makes crops of {side} pixels at scale {samples.scale}: choose one "
+            f"that makes them a multiple of {factor}, or gan_steps=0."
+        )
     torch.manual_seed(config.seed)
     for part in (network, discriminator):
         part.to(device=device, memory_format=torch.channels_last).train()

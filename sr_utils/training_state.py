@@ -85,6 +85,9 @@ class TrainingRun:
         self.origin = 0 if state_path is None else _fingerprint(origin)
         self.state_path = None if state_path is None else Path(state_path)
         self.history, self.start = History(), 0
+        self.device = next(
+            weight.device for part in parts.values() if isinstance(part, nn.Module) for weight in part.parameters()
+        )
 
     def resume(self) -> None:
         """Continue from the newest state that is whole, if there is one, with a warning that names a damaged one.
@@ -124,8 +127,9 @@ class TrainingRun:
             for name, sampler in self.samplers.items():
                 sampler.load_state(state["samplers"][name])
             torch.set_rng_state(state["random"])
-            for device, random in enumerate(state.get("random_of_devices", [])[: torch.cuda.device_count()]):
-                torch.cuda.set_rng_state(random, device)
+            # Older states hold one for every device that the first process saw, of which it used the first.
+            for random in state.get("random_of_devices", [])[:1] if self.device.type == "cuda" else []:
+                torch.cuda.set_rng_state(random, self.device)
             self.history, self.start = History(state["history"]), state["step"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise _Damaged(f"The training state {path} is damaged.") from error
@@ -134,7 +138,8 @@ class TrainingRun:
         """Write the state as it is after ``step`` steps."""
         if self.state_path is None:
             return
-        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+        # All processes draw alike, each on a device of its own, so the first one's state is everyone's.
+        devices = [self.device] if self.device.type == "cuda" else []
         write_state(
             self.state_path,
             {

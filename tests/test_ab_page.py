@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sr_utils.ab_page import write_ab_page
+from sr_utils.errors import UserError
 
 
 def pairs_of(page):
@@ -29,3 +30,8 @@ def test_every_pair_is_there_in_hidden_order(tmp_path):
 def test_three_pictures_are_no_pair(tmp_path):
     with pytest.raises(ValueError, match="has 3 pictures"):
         write_ab_page(tmp_path / "ab.html", [dict.fromkeys("abc", torch.zeros(3, 8, 8))], title="x")
+
+
+def test_a_place_that_holds_no_files_is_one_sentence():
+    with pytest.raises(UserError, match="/dev/null/x/ab.html cannot be written"):
+        write_ab_page("/dev/null/x/ab.html", [{"a": torch.zeros(3, 8, 8), "b": torch.ones(3, 8, 8)}], title="x")

@@ -16,6 +16,7 @@ from sr_utils.checkpoints import load_model
 from sr_utils.datasets import open_data_root
 from sr_utils.deflow import DeFlow
 from sr_utils.degradations import GenericDegradation
+from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.files import read_json
 from sr_utils.images import save_image
@@ -69,6 +70,11 @@ def test_generic_domains_share_no_photograph():
     clean, degraded = generic_domains(images, 2, seed=0)
     assert [round(image.mean().item(), 1) for image in clean] == [0.1, 0.9]
     assert all(abs(image.mean().item() - 0.5) < 0.05 for image in degraded) and len(degraded) == 4
+
+
+def test_one_photograph_is_not_two_domains():
+    with pytest.raises(UserError, match="One photograph cannot be both clean and degraded: give at least two"):
+        generic_domains([torch.rand(3, 32, 32)], 2, seed=0)
 
 
 def test_two_stages_say_where_they_come_from_and_go_on_with_what_is_missing(data, tmp_path):

@@ -98,6 +98,11 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     assert {file.name for file in tmp_path.iterdir()} == {"model.safetensors", "model.json"}
 
 
+def test_a_place_that_holds_no_files_is_one_sentence():
+    with pytest.raises(UserError, match="/dev/null/x/a.safetensors cannot be written"):
+        save_model("/dev/null/x/a.safetensors", MODELS[1], {})
+
+
 def test_a_training_state_comes_back_as_it_was(tmp_path):
     model = torch.nn.Linear(2, 2)
     optimiser = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99))

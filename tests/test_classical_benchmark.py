@@ -7,7 +7,8 @@ from benchmarks import bursts, classical
 from benchmarks.bursts import SETTINGS, make_burst, restorers
 from benchmarks.classical import Classical, scattered, score_image, summarised
 from sr_utils.files import read_json
-from sr_utils.images import save_image
+from sr_utils.images import quantize, save_image
+from sr_utils.metrics import psnr
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
@@ -66,3 +67,18 @@ def test_settings_do_what_they_say(truth):
         "undo_aliasing",
         "back_projection",
     }
+
+
+def test_the_methods_are_told_shifts_that_are_as_wrong_as_the_setting_says(truth):
+    scores = {}
+    for setting in SETTINGS:
+        if setting.data == "shift_error" and setting.value in (0.0, 0.4):
+            burst, deviation = make_burst(truth, setting, seed=1)
+            for name, restore in restorers(burst, deviation, setting, seed=1).items():
+                found = psnr(quantize(restore())[None], burst.truth[None], data_range=1.0).item()
+                scores.setdefault(name, []).append(found)
+    for name in ("undo_aliasing", "back_projection"):
+        right, wrong = scores[name]
+        assert right > wrong + 1, name
+    # Of one frame there is no shift.
+    assert scores["bicubic"][0] == scores["bicubic"][1]

@@ -70,6 +70,12 @@ def test_relative_folders_are_meant_from_the_repository(options, monkeypatch, tm
         ({"seed": True}, "seed of n must be a whole number"),
         ({"seed": -1}, "seed of n must lie"),
         ({"data_root": "no such folder"}, "no such folder"),
+        ({"data_root": "~nobody-at-all/x"}, "data_root ~nobody-at-all/x begins with an unknown home folder"),
+        ({"run_root": "~nobody-at-all/x"}, "run_root ~nobody-at-all/x begins with an unknown home folder"),
+        ({"run_root": "~nobody\0/x"}, "run_root .* begins with an unknown home folder"),
+        ({"run_root": "a\0b"}, "run_root .* holds a character that no file name can"),
+        ({"run_root": ""}, "run_root '' is the repository itself"),
+        ({"run_root": "."}, r"run_root '\.' is the repository itself"),
     ],
 )
 def test_begin_refuses_what_does_not_fit(options, change, sentence):
@@ -130,3 +136,12 @@ def test_commit_names_the_checkout_and_its_changes(tmp_path, monkeypatch):
     module.write_text("2")
     assert course._commit(tmp_path) == f"{clean}+changes"
     assert course._commit(module.parent) == "unknown"
+
+
+@pytest.mark.parametrize("error", [subprocess.TimeoutExpired("git", 30), FileNotFoundError("git")])
+def test_a_git_that_does_not_answer_costs_no_training(monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert course.describe_machine()["commit"] == "unknown"

@@ -68,6 +68,14 @@ def test_blur_of_nothing_and_of_small_images(images):
     assert gaussian_blur(images[..., :3, :5], 2.0).shape == (4, 3, 3, 5)
 
 
+@pytest.mark.parametrize("height,width", [(1, 40), (3, 40), (48, 2)])
+def test_blur_of_a_narrow_image_is_limited_along_its_short_side_only(images, height, width):
+    narrow = images[..., :height, :width].double()
+    radii = [min(8, side - 1) for side in (height, width)]
+    expected = gaussian_filter(narrow.numpy(), (0, 0, 2.0, 2.0), mode="mirror", radius=(0, 0, *radii))
+    torch.testing.assert_close(gaussian_blur(narrow, 2.0), torch.from_numpy(expected), rtol=0, atol=1e-6)
+
+
 def test_jpeg_loses_more_at_a_lower_quality(images):
     smooth = gaussian_blur(images, 1.5)[0]
     losses = [float((jpeg(smooth, quality) - smooth).square().mean()) for quality in (10, 50, 98)]

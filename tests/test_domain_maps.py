@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of
@@ -13,6 +14,7 @@ from sr_utils.training import DeFlowTraining, train_deflow
 
 SMALL = DeFlowConfig(levels=2, steps=1, hidden=8, features=8, encoder_blocks=1, condition_factor=4)
 NOISY = {"bicubic_noise", "additive_noise", "multiplicative_noise", "max_pool_noise"}
+MIRRORED = {"bicubic_noise", "downsample_then_denoise", "guided_filter", "non_local_means", "quantised_luminance"}
 every_map = pytest.mark.parametrize("name", DOMAIN_MAPS)
 
 
@@ -52,6 +54,14 @@ def test_a_flat_image_keeps_its_colour(name):
     flat = torch.tensor([0.25, 0.5, 0.75])[:, None, None].expand(1, 3, 32, 32)
     # The learned maps know no flat image by heart, and 32 levels of brightness are half a level off at most.
     assert (DOMAIN_MAPS[name](flat, None) - flat[:, :, :4, :4]).abs().max() < (0.05 if "auto" in name else 0.017)
+
+
+@every_map
+def test_sides_that_the_factor_does_not_divide_are_extended_as_documented(name, image):
+    odd = image[:, :, :59, :77]
+    replicated = F.pad(odd, (0, 3, 0, 5), mode="replicate")
+    h = DOMAIN_MAPS[name]
+    assert torch.allclose(h(odd, None), h(replicated, None), atol=1e-5) == (name not in MIRRORED)
 
 
 @every_map

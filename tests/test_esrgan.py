@@ -69,6 +69,37 @@ def test_a_narrow_window_makes_the_result_agree_with_the_input():
     assert gaps == sorted(gaps, reverse=True)
 
 
+@pytest.mark.parametrize(
+    "dtype,expected",
+    [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)],
+    ids=str,
+)
+def test_the_agreement_is_computed_in_single_precision_at_least(dtype, expected):
+    restored, low = torch.rand(1, 3, 32, 40), torch.rand(1, 3, 16, 20)
+    found = agreeing(restored.to(dtype), low.to(dtype), 2.0)
+    assert found.dtype == expected
+    # Double precision is kept within, too: what single precision gives is further away than its own rounding.
+    exact = agreeing(restored.to(dtype).double(), low.to(dtype).double(), 2.0)
+    assert (found.double() - exact).abs().max() <= (0.0 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_copies_have_the_weights_type_and_every_bit_of_them(dtype):
+    network = RRDBNet(RRDBNetConfig(**TINY)).to(dtype)
+    with torch.no_grad():
+        network.first.weight.add_(torch.finfo(dtype).eps)
+    for copy in (with_consistency(network, 3.0), interpolated(network, network, 0.5)):
+        assert not copy.training
+        for name, value in copy.state_dict().items():
+            assert value.dtype == dtype and torch.equal(value, network.state_dict()[name])
+
+
+def test_copies_are_where_the_weights_are():
+    network = RRDBNet(RRDBNetConfig(**TINY)).to("meta")
+    for copy in (with_consistency(network, 3.0), interpolated(network, network, 0.5)):
+        assert all(value.is_meta for value in copy.state_dict().values())
+
+
 def test_a_window_without_sense_is_refused():
     with pytest.raises(UserError, match="consistency"):
         with_consistency(RRDBNet(RRDBNetConfig(**TINY)), -1.0)

@@ -9,6 +9,7 @@ import scipy.signal
 import scipy.stats
 import torch
 from skimage.util import view_as_blocks
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from sr_utils import fidelity
@@ -257,3 +258,8 @@ def test_frames_of_one_view_are_found_in_other_light_and_noise():
 
 def test_the_first_frame_shows_its_own_view_even_if_it_is_black():
     assert fidelity.same_view([torch.zeros(3, 16, 16), torch.rand(3, 16, 16)]) == [0]
+
+
+def test_a_plane_is_taken_out_where_the_patches_are():
+    with FakeTensorMode():
+        assert fidelity.without_plane(torch.rand(2, 3, 16, 16, device="cuda")).device.type == "cuda"

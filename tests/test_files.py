@@ -44,6 +44,21 @@ def test_folder_that_is_a_file(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("path", ["", ".", "/", "a/.."])
+def test_a_folder_is_no_file(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is a folder, so no file can be written there"), atomic_path(path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "x" * 300 + "/a.json", "a." + "x" * 300, "x/" * 3000 + "a.json"])
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="x is too long for this disk|x/a.json is too long for this disk"):
+        write_json(path, 1)
+
+
 def test_finished_file_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").touch()
     with atomic_path(tmp_path / "atomic") as temporary:

@@ -1,14 +1,21 @@
 """Pairs that are drawn anew: when, with which numbers, and the same after an interruption."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from sr_utils.checkpoints import load_state, save_state
+from sr_utils import fine_tuning
+from sr_utils.checkpoints import load_state, save_model, save_state
+from sr_utils.datasets import open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.errors import UserError
 from sr_utils.files import read_json
 from sr_utils.fresh_pairs import RedrawnPairs, draws_of
-from sr_utils.images import save_image
+from sr_utils.images import load_image, save_image
+from sr_utils.profiles import PROFILES
 from sr_utils.sampling import make_pairs
 
 SIDE, PATCH = 16, 8
@@ -86,3 +93,21 @@ def test_the_first_draws_are_the_files_of_the_folder_and_later_ones_are_new(tmp_
     for index in range(2):
         assert torch.equal(draw(index, 0), inputs[index][0]) and torch.equal(draw(index, 1), inputs[index][1])
         assert not torch.equal(draw(index, 2), inputs[index][0])
+
+
+def test_a_training_on_another_device_draws_on_the_cpu_what_is_in_the_files(root, tmp_path, monkeypatch):
+    """There is no CUDA device here, so that anything computed on one would fail."""
+    data, run_root, given = open_data_root(root), tmp_path / "run", []
+    profile = replace(PROFILES["smoke"], esrgan_training=replace(PROFILES["smoke"].esrgan_training, patch=8))
+    torch.manual_seed(0)
+    flow = DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1)).eval()
+    weights = save_model(run_root / "deflow.safetensors", flow, {})
+    make_pairs(flow, data.train, run_root, scale=data.scale, temperatures=[1.0], model_path=weights)
+    monkeypatch.setattr(fine_tuning, "train_esrgan", lambda *arguments, **options: given.extend((arguments, options)))
+    course = SimpleNamespace(data=data, profile=profile, seed=0, run_root=run_root)
+    accelerator = SimpleNamespace(device=torch.device("cuda"), main_process_first=nullcontext)
+    fine_tuning.fine_tune_esrgan(course, accelerator)
+    (_, _, samples, _), options = given
+    assert options["device"] == "cuda" and len(samples.first) == len(data.train)
+    for path, drawn in zip(sorted((run_root / "pairs" / "draw_0").glob("*.png")), samples.first, strict=True):
+        assert torch.equal(drawn, load_image(path))

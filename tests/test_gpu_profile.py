@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sr_utils.datasets import PairSampler
-from sr_utils.deflow import DeFlow
+from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.esrgan import Discriminator, RRDBNet
+from sr_utils.evaluate import parameter_count
 from sr_utils.profiles import PROFILES
 from sr_utils.training import train_deflow, train_esrgan
 
@@ -21,6 +22,22 @@ def test_it_is_the_published_setting():
     assert (GPU.esrgan.features, GPU.esrgan.growth, GPU.esrgan.blocks) == (64, 32, 23)
     assert network.pixel_steps + network.gan_steps == 60_000
     assert (network.patch * GPU.esrgan.scale, network.batch) == (128, 16)
+
+
+def test_the_flow_is_as_deep_as_the_published_one_and_its_steps_are_half_as_wide(monkeypatch):
+    published = DeFlowConfig.published()
+    sizes = ("levels", "steps", "encoder_blocks", "features", "hidden", "condition_factor", "mixing_steps")
+    shared = {name for name in sizes if getattr(GPU.deflow, name) == getattr(published, name)}
+    assert shared == {"levels", "steps", "encoder_blocks", "features", "condition_factor"}
+    assert (GPU.deflow.growth or GPU.deflow.features // 2) == published.growth
+    assert GPU.deflow.form == "compact" and 2 * GPU.deflow.hidden == published.hidden
+    # Weights are counted, so they need neither memory nor values.
+    for name in ("kaiming_normal_", "kaiming_uniform_", "uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, lambda weight, *_, **__: weight)
+    with torch.device("meta"):
+        ours, theirs = DeFlow(GPU.deflow), DeFlow(published)
+    assert 2 * parameter_count(ours) < parameter_count(theirs)
+    assert parameter_count(ours.encoder) == parameter_count(theirs.encoder)
 
 
 @pytest.mark.timeout(1800)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
@@ -84,6 +85,14 @@ def test_weights_from_before_the_filter_mixed_colours_are_taken_and_an_idle_filt
     torch.testing.assert_close(other.mixing, luma_only(rising()))
     other.load_state_dict({"log_gain": torch.zeros(BANDS), "log_gain_colour": rising().log()})
     torch.testing.assert_close(other.mixing, of_luma_and_colour(torch.ones(BANDS), rising()))
+
+
+def test_gains_become_matrices_where_they_are_and_of_their_type():
+    assert of_luma_and_colour(rising().double(), torch.ones(BANDS).double()).dtype == torch.float64
+    with FakeTensorMode():
+        assert of_luma_and_colour(*torch.ones(2, BANDS, device="cuda")).device.type == "cuda"
+        # What every training ends with: the averaged weights, of a filter that is still idle.
+        Grain().to("cuda").load_state_dict({"log_gain": torch.zeros(BANDS, device="cuda")})
 
 
 def test_colour_differences_pass_a_filter_of_luma():

@@ -36,6 +36,9 @@ def test_settings_are_filled_in():
         ({"profile": "quik"}, "did you mean 'quick'"),
         ({"seed": "one"}, "seed of the course must be a whole number"),
         ({"data_root": "a{b}"}, "braces"),
+        ({"data_root": "~nobody-at-all/x"}, "data_root ~nobody-at-all/x begins with an unknown home folder"),
+        ({"run_root": ""}, "run_root '' is the repository itself"),
+        ({"run_root": "."}, r"run_root '\.' is the repository itself"),
     ],
 )
 def test_settings_are_checked(config, sentence):
@@ -59,6 +62,44 @@ def test_modules_are_followed_through_the_package(tmp_path):
     names = [Path(path).stem for path in graph.modules_used(notebook, package)]
     assert names == ["__init__", "data", "images", "late"]
     assert graph.modules_used(tmp_path / "none.ipynb", package) == []
+
+
+IPYTHON = [
+    "%timeit 1",
+    "%%time\n",
+    "%%capture out\n%matplotlib inline\n",
+    "files = !ls\n",
+    "!ls -l \\\n  /\n",
+    "len?\n",
+]
+
+
+@pytest.mark.parametrize("first", [*IPYTHON, "", "await run()\n", "value = (7\n  % 3)\n"])
+def test_what_only_ipython_understands_is_accepted(tmp_path, first):
+    notebook = write(tmp_path / "n.ipynb", f"{first}\nfrom sr_utils import errors")
+    names = [Path(path).stem for path in graph.modules_used(notebook, ROOT / "sr_utils")]
+    assert names == ["__init__", "errors"]
+
+
+def test_another_language_imports_nothing(tmp_path):
+    notebook = write(tmp_path / "n.ipynb", "%%bash\nfor i in 1 2; do echo; done\n", "%%html\n<b>")
+    assert graph.modules_used(notebook, ROOT / "sr_utils") == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "line", "text"),
+    [
+        ("x = 1\nfor i in x\n    pass", 2, "for i in x"),
+        ("\n\nx = = 1", 3, "x = = 1"),
+        ("%matplotlib inline\nx = (1", 2, r"x = \(1"),
+        ("if x:\npass", 2, "pass"),
+    ],
+)
+def test_a_mistake_in_a_cell_is_told_with_its_line(tmp_path, cell, line, text):
+    notebook = write(tmp_path / "n.ipynb", "x = 1", cell)
+    sentence = rf"n\.ipynb has a mistake in line {line} of its code cell 2, '{text}' \(.*: mend"
+    with pytest.raises(UserError, match=sentence):
+        graph.modules_used(notebook, ROOT / "sr_utils")
 
 
 def test_only_code_counts_in_the_checksum(tmp_path):
@@ -136,3 +177,16 @@ def test_a_read_only_repository_needs_a_run_root_elsewhere(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "my run" / ".course" / "notebooks").resolve() == ROOT / "notebooks"
     assert (tmp_path / "my run" / ".course" / ".snakemake").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("cell", "run_root", "said"),
+    [("def f(:", "run", r"01_a\.ipynb has a mistake in line 1"), ("x = 1", "/dev/null/x", "cannot be made")],
+)
+def test_what_snakemake_would_not_say_is_said_before_it_starts(tmp_path, monkeypatch, cell, run_root, said):
+    (tmp_path / "notebooks").mkdir()
+    write(tmp_path / "notebooks" / "01_a.ipynb", cell)
+    monkeypatch.setattr(graph, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(graph, "_snakemake", lambda *arguments: pytest.fail("Snakemake was started"))
+    with pytest.raises(UserError, match=said):
+        graph.run_course("smoke", [f"run_root={tmp_path / run_root}"])

@@ -12,6 +12,7 @@ from benchmarks.pair_generators import PairGenerators
 from sr_utils.checkpoints import save_model
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.datasets import open_data_root
+from sr_utils.errors import UserError
 from sr_utils.files import write_json
 from sr_utils.hybrid import CLASSICAL, REFINEMENTS, RefinementConfig, RefinementNetwork, classical_multiplications
 from sr_utils.images import save_image
@@ -61,7 +62,7 @@ def test_rows_have_what_is_read_from_them_and_are_kept(options, monkeypatch):
 def test_a_refinement_network_costs_no_more_than_a_fifth_of_the_esrgan(name, options):
     data = open_data_root(options.data_root)
     path = options.state(name, "_network.safetensors")
-    save_model(path, RefinementNetwork(REFINEMENTS[name]), {})
+    save_model(path, RefinementNetwork(REFINEMENTS[name]), options.about(name, data))
     costs = [benchmark.restorer(method, data, options)[1] for method in (name, "esrgan_deflow")]
     assert costs[0]["multiplications_per_pixel"] <= costs[1]["multiplications_per_pixel"] / 5
     assert costs[1]["parameters"] == 1_121_347
@@ -76,6 +77,31 @@ def test_denoising_counts_and_a_kernel_is_little():
 def test_without_the_ladder_its_row_is_left_out(options, capsys):
     benchmark.main(benchmark.replace(options, methods=("esrgan_deflow", "bicubic")))
     assert set(rows(options.output)) == {"bicubic"} and "make ladder" in capsys.readouterr().out
+    about = pairs_provenance(open_data_root(options.data_root)) | {"profile": "smoke"}
+    # Once the ladder has the row it is there, and a row made anew is read anew.
+    for psnr in (28.0, 29.0):
+        row = {"method": "esrgan_deflow", "psnr": psnr, "ssim": 0.7, "lpips": 0.3, "seconds_per_image": 1.0}
+        write_json(options.ladder, {"provenance": about, "rows": [row]})
+        benchmark.main(benchmark.replace(options, methods=("esrgan_deflow",)))
+        written = rows(options.output)["esrgan_deflow"]
+        assert written["psnr"] == psnr and "seconds_per_image" not in written
+
+
+def test_rows_and_networks_of_another_data_root_are_not_taken(options):
+    data = open_data_root(options.data_root)
+    benchmark.main(benchmark.replace(options, methods=("bicubic",)))
+    save_model(
+        options.state("refinement_best", "_network.safetensors"),
+        RefinementNetwork(REFINEMENTS["refinement_best"]),
+        options.about("refinement_best", data),
+    )
+    benchmark.fine_tuned("refinement_best", data, options)
+    save_image(torch.zeros(3, 96, 96), options.data_root / "clean" / "4.png")
+    data = open_data_root(options.data_root)
+    for work in (benchmark.measured, benchmark.fine_tuned):
+        method = "bicubic" if work is benchmark.measured else "refinement_best"
+        with pytest.raises(UserError, match=rf"{method}_smoke_0.*photographs\): remove it"):
+            work(method, data, options)
 
 
 def test_generators_are_measured_once(options, monkeypatch):
@@ -88,6 +114,9 @@ def test_generators_are_measured_once(options, monkeypatch):
     monkeypatch.setattr(pair_generators, "measure", None)
     pair_generators.main(chosen)
     assert rows(options.output) == first
+    monkeypatch.setattr(pair_generators, "measure", lambda method, data, options: {"method": method, "auc": 0.0})
+    pair_generators.main(benchmark.replace(chosen, methods=("classical",), steps=3))
+    assert set(rows(options.output)) == {"classical"} and rows(options.output)["classical"]["auc"] == 0
 
 
 def test_base_weights_of_the_refinement_networks_fit_their_settings():

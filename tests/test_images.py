@@ -10,7 +10,17 @@ import torch
 from PIL import Image
 
 from sr_utils.errors import UserError
-from sr_utils.images import crop_to_multiple, image_size, imresize, list_images, load_image, quantize, save_image, to_y
+from sr_utils.images import (
+    crop_to_multiple,
+    image_size,
+    imresize,
+    list_images,
+    load_image,
+    quantize,
+    resize_matrix,
+    save_image,
+    to_y,
+)
 
 
 @pytest.fixture
@@ -56,6 +66,30 @@ def test_transparency_is_dropped_not_blended(tmp_path, picture):
     alpha = np.zeros((20, 32, 1), np.uint8)
     Image.fromarray(np.concatenate((picture, alpha), -1)).save(tmp_path / "a.png")
     torch.testing.assert_close(load_image(tmp_path / "a.png"), tensor_of(picture))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("random", [False, True])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_transparency_of_an_8_bit_tiff_is_dropped_not_blended(
+    tmp_path, picture, grey, random, orientation, compression
+):
+    alpha = np.random.default_rng(0).integers(0, 256, (20, 32, 1), dtype=np.uint8) if random else np.zeros_like(picture)
+    channels = np.concatenate((picture[..., : 1 if grey else 3], alpha[..., :1]), -1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(channels).save(tmp_path / "a.tif", exif=exif, compression=compression)
+    expected = np.repeat(picture[..., :1], 3, -1) if grey else picture
+    expected = np.rot90(expected, {1: 0, 6: 3}[orientation])
+    torch.testing.assert_close(load_image(tmp_path / "a.tif"), tensor_of(expected))
+
+
+def test_a_16_bit_tiff_with_transparency_keeps_its_depth(tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (6, 5, 4), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "a.tif"), values)
+    expected = torch.from_numpy(values[..., 2::-1].astype(np.float32) / 65535).permute(2, 0, 1)
+    torch.testing.assert_close(load_image(tmp_path / "a.tif"), expected)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -328,6 +362,15 @@ def test_imresize_gradient_dtype_and_float32_accuracy():
     assert imresize(image.float(), 2).dtype == torch.float32
     assert imresize(image, 2).shape == (2, 3, 48, 34)
     assert imresize(image, 0.1).shape == (2, 3, 3, 2)
+
+
+def test_matrices_are_kept_for_one_image_there_and_back():
+    resize_matrix.cache_clear()
+    for side in range(8, 40):
+        for _ in range(3):
+            imresize(imresize(torch.rand(3, side, side + 100), 2), 0.5)
+    found = resize_matrix.cache_info()
+    assert (found.misses, found.hits, found.currsize) == (32 * 4, 32 * 8, 4)
 
 
 @pytest.mark.parametrize("scale", [0, -1, math.nan, math.inf])

@@ -1,8 +1,17 @@
+import numpy as np
 import pytest
 import torch
 
 from sr_utils.ablations import view_map
-from sr_utils.map_figures import gain_bars, map_plane, map_view, pareto_front, predictors, rank_correlation
+from sr_utils.map_figures import (
+    gain_bars,
+    label_offsets,
+    map_plane,
+    map_view,
+    pareto_front,
+    predictors,
+    rank_correlation,
+)
 from sr_utils.small_plots import plane_svg, stairs_svg
 
 
@@ -48,6 +57,14 @@ def test_figures_name_every_map():
     )
     assert "rank correlation +1.00" in panels.axes[0].get_title()
     assert len(gain_bars(rows(), title="t", xlabel="x").axes[0].patches) == 3
+
+
+def test_a_label_is_nearest_to_its_own_mark():
+    places = np.array([[0.0, 0.0], [12.0, 9.0], [14.0, -4.0], [100.0, 100.0]])
+    labels = places + label_offsets(places)
+    distances = np.linalg.norm(labels[:, None] - places[None], axis=2)
+    assert distances.argmin(axis=1).tolist() == [0, 1, 2, 3]
+    assert np.linalg.norm(labels[:2] - labels[1:3], axis=1).min() > 13
 
 
 def test_the_static_view_has_all_parts():

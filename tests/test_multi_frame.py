@@ -1,5 +1,7 @@
 """Bursts, their shifts, and the large images made of them."""
 
+import gc
+
 import pytest
 import torch
 
@@ -165,6 +167,16 @@ def test_one_frame_agrees_with_itself_and_where_none_is_trusted_the_first_remain
     assert torch.allclose(
         first_estimate(burst.frames, burst.shifts, 2, weights=nobody), imresize(burst.frames[0], 2), atol=1e-5
     )
+
+
+def test_no_matrix_outlives_its_burst(burst):
+    sizes = ((96, 192), (112, 224))
+    frames, shifts = burst.frames, burst.shifts + 0.017
+    back_project_frames(frames, shifts, iterations=1)
+    agreement(frames, shifts)
+    gc.collect()
+    held = [each for each in gc.get_objects() if type(each) is torch.Tensor and tuple(each.shape) in sizes]
+    assert not held
 
 
 def test_costs_grow_with_frames_and_iterations():

@@ -4,7 +4,7 @@ import torch
 from sr_utils.datasets import load_images, open_data_root
 from sr_utils.degradations import gaussian_blur
 from sr_utils.errors import UserError
-from sr_utils.images import quantize
+from sr_utils.images import imresize, quantize
 from sr_utils.naturalness import asymmetric_gaussian, fit_naturalness, niqe, normalised_luminance, patch_statistics
 from sr_utils.repository import resolve
 
@@ -33,6 +33,46 @@ def test_shape_and_scales_of_known_distributions():
     lopsided = torch.where(normal < 0, 3 * normal, normal)
     _, left, right = asymmetric_gaussian(lopsided)[0].tolist()
     assert left / right == pytest.approx(3, rel=0.03)
+
+
+def test_the_mean_of_the_products_is_that_of_the_density_with_their_shape_and_scales():
+    generator = torch.Generator().manual_seed(0)
+    image = gaussian_blur(torch.rand(1, 3, 96, 192, generator=generator, dtype=torch.float64), 0.8)[0]
+    features, _ = patch_statistics(image)
+    for patch in features:
+        # Behind shape and scale of the luminance, four neighbours of four numbers; the same at half size.
+        for alpha, mean, left, right in torch.cat([patch[2:18], patch[20:36]]).reshape(8, 4).tolist():
+            x = torch.linspace(-60, 60, 400_001, dtype=torch.float64)
+            density = torch.exp(-((x.abs() / torch.where(x < 0, left, right)) ** alpha))
+            assert mean == pytest.approx((x * density).sum().item() / density.sum().item(), abs=1e-3)
+    # The lot is worth comparing: neighbours alike have a positive mean.
+    assert features[:, 3].min() > 0.1
+
+
+def test_the_second_half_are_the_statistics_of_the_image_shrunk_with_antialiasing():
+    generator = torch.Generator().manual_seed(0)
+    image = gaussian_blur(torch.rand(1, 3, 192, 96, generator=generator, dtype=torch.float64), 0.5)[0]
+    features, _ = patch_statistics(image)
+    of_half, _ = patch_statistics(imresize(image, 0.5), patch=48)
+    torch.testing.assert_close(features[:, 18:], of_half[:, :18], rtol=0, atol=2e-3)
+
+
+def test_only_the_sharp_patches_of_a_photograph_are_fitted_to():
+    generator = torch.Generator().manual_seed(0)
+    photographs, sharp = [], []
+    for flat_first in (True, False):
+        halves = [
+            0.5 + strength * (torch.rand(3, 96, 96, generator=generator, dtype=torch.float64) - 0.5)
+            for strength in (0.02, 0.8)
+        ]
+        photographs.append(torch.cat(halves if flat_first else halves[::-1], dim=2))
+        features, contrast = patch_statistics(photographs[-1])
+        assert contrast.argmax() == (1 if flat_first else 0)
+        sharp.append(features[contrast.argmax()])
+    model = fit_naturalness(photographs)
+    assert model.patches == 2
+    torch.testing.assert_close(model.mean, torch.stack(sharp).mean(0))
+    torch.testing.assert_close(model.covariance, torch.cov(torch.stack(sharp).T))
 
 
 def test_luminance_is_normalised():

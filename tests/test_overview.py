@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 from sr_utils.files import write_json
-from sr_utils.overview import course_map, latest, measured_minutes, rows_of, symbols
+from sr_utils.overview import course_map, latest, measured_minutes, rows_of, section_of, symbols
 from sr_utils.repository import repository_root
 
 FIRST = """# 4. Sampling: a title
@@ -53,6 +53,20 @@ def test_symbols_of_one_meaning_share_a_row(folder):
         {"symbol": "$a$, $b$", "meaning": "two numbers", "notebooks": "04"},
         {"symbol": "$a$, $b$", "meaning": "two words", "notebooks": "05"},
     ]
+
+
+def test_a_cell_is_named_by_the_heading_above_it(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell("1", id="first"),
+        nbformat.v4.new_markdown_cell("# A\n\ntext\n\n## B #1\n\nmore"),
+    ]
+    cells += [nbformat.v4.new_code_cell("2", id="second"), nbformat.v4.new_markdown_cell("no heading")]
+    cells += [nbformat.v4.new_code_cell("3", id="third")]
+    path = tmp_path / "01_a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    found = [section_of(path, cell) for cell in ("first", "second", "third", "fourth")]
+    assert found == ["", "B #1", "B #1", ""]
+    assert section_of(tmp_path / "02_gone.ipynb", "first") == ""
 
 
 def test_the_own_file_comes_before_the_published_one_and_none_is_none(tmp_path):

@@ -1,8 +1,10 @@
 """Ready-made methods: released weights read right, every method gives an image of the truth's size, rows come out."""
 
-import json
 import struct
+from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from benchmarks.peers import Peers
 from sr_utils.datasets import open_data_root
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
+from sr_utils.evaluate import bicubic
 from sr_utils.images import save_image
 
 SMALL = RRDBNetConfig(scale=4, features=6, growth=3, blocks=2)
@@ -89,6 +92,52 @@ def test_every_peer_gives_an_image_of_the_truths_size(method, options):
     assert (parameters > 0) == (method in peers.NETWORKS)
 
 
+@pytest.fixture
+def scene(options):
+    """A coloured scene twice as large as a noisy input, that input, and a data root of inputs with the same noise."""
+    generator = torch.Generator().manual_seed(0)
+    small = torch.tensor([0.8, 0.5, 0.2])[:, None, None].expand(3, 48, 56).clone()
+    small[:, :, 28:] = torch.tensor([0.3, 0.6, 0.7])[:, None, None]
+    for path in (options.data_root / "task1" / "Input").glob("*.png"):
+        save_image(small + 0.05 * torch.randn(small.shape, generator=generator), path)
+    for path in (options.data_root / "task1" / "GroundTruth").glob("*.png"):
+        save_image(torch.zeros(3, 96, 112), path)
+    low = (small + 0.05 * torch.randn(small.shape, generator=generator)).clamp(0, 1)
+    return small.repeat_interleave(2, 1).repeat_interleave(2, 2), peers._image(peers._bytes(low)), options
+
+
+def test_lanczos_is_opencvs_and_no_other_kernel(scene):
+    _, low, options = scene
+    restored = peers.restorer("lanczos", open_data_root(options.data_root), options)[0](low)
+    levels = np.rint(255 * low.numpy()).astype(np.uint8)
+    for channel, found in zip(levels, restored, strict=True):
+        expected = cv2.resize(channel, (112, 96), interpolation=cv2.INTER_LANCZOS4)
+        assert np.array_equal(np.rint(255 * found.numpy()), expected)
+
+
+def test_non_local_means_takes_the_noise_and_leaves_the_colours(scene):
+    truth, low, options = scene
+    restored = peers.restorer("non_local_means", open_data_root(options.data_root), options)[0](low)
+    plain = bicubic(low, 2)
+    assert (restored - truth).square().mean() < 0.5 * (plain - truth).square().mean()
+    for half in (slice(8, 48), slice(64, 104)):
+        means = [image[:, 8:-8, half].mean((1, 2)) for image in (restored, truth)]
+        torch.testing.assert_close(*means, rtol=0, atol=0.02)
+
+
+def test_non_local_means_weighs_red_green_and_blue_as_the_eye_does(scene):
+    _, low, options = scene
+    data = open_data_root(options.data_root)
+    restored = peers.restorer("non_local_means", data, options)[0](low)
+    strength = 255 * peers.fit_noise_model(peers.load_images(data.inputs), multiplicative=False).additive
+    assert 10 < strength < 15
+    blue_first = cv2.cvtColor(peers._bytes(low), cv2.COLOR_RGB2BGR)
+    clean = cv2.cvtColor(
+        cv2.fastNlMeansDenoisingColored(blue_first, None, strength, strength, 7, 21), cv2.COLOR_BGR2RGB
+    )
+    assert torch.equal(restored, bicubic(peers._image(clean), 2))
+
+
 def test_peers_without_weights_say_what_to_install(root, monkeypatch):
     data = open_data_root(root)
     monkeypatch.setattr(peers, "find_spec", lambda package: None)
@@ -102,7 +151,41 @@ def test_peers_without_weights_say_what_to_install(root, monkeypatch):
 
 def test_a_peer_is_scored_once_and_timed_beside_ours(options):
     scores = peers.score_peer("lanczos", options)
-    assert json.loads((options.states / "lanczos.json").read_text()) == scores and scores["count"] == 4
+    assert peers.score_peer("lanczos", options) == scores and scores["count"] == 4
     assert len(list((options.states / "lanczos").glob("*.png"))) == 4
     seconds = peers.measure_seconds(["lanczos"], open_data_root(options.data_root), options)
     assert set(seconds) == {"ours", "lanczos"} and min(seconds.values()) > 0
+
+
+def test_scores_and_pictures_of_another_data_root_are_not_taken(options, monkeypatch):
+    known, pictures = options.states / "lanczos.json", options.states / "lanczos"
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(peers, "score_method", None)
+        with pytest.raises(TypeError):
+            peers.score_peer("lanczos", options)
+    assert len(list(pictures.glob("*.png"))) == 4
+    image = options.data_root / "task1/Input/003.png"
+    before = image.read_bytes()
+    save_image(torch.rand(3, 48, 48), image)
+    with pytest.raises(UserError, match="lanczos.json.*not the same: pairs.*remove it and what is called alike"):
+        peers.score_peer("lanczos", options)
+    image.write_bytes(before)
+    with monkeypatch.context() as continued:
+        continued.setattr(peers, "save_image", None)
+        assert peers.score_peer("lanczos", options)["count"] == 4
+    known.unlink()
+    with pytest.raises(UserError, match="Nothing says which images"):
+        peers.score_peer("lanczos", options)
+
+
+def test_published_weights_are_told_apart(options, tmp_path):
+    files = [tmp_path / name for name in ("one.pth", "other.pth")]
+    for file in files:
+        file.write_text(file.name)
+    first, second = (replace(options, published=file) for file in files)
+    scores = peers.score_peer("esrgan_published", first)
+    assert peers.score_peer("esrgan_published", first) == scores
+    with pytest.raises(UserError, match="not the same: published"):
+        peers.score_peer("esrgan_published", second)
+    with pytest.raises(UserError, match="--published"):
+        peers.score_peer("esrgan_published", options)

@@ -39,10 +39,10 @@ def test_likelihood_latents_and_images_are_the_released_codes(model, reference):
         likelihood = model(io["image"], io["condition"], io["domain"])
         latents = model.encode(io["image"], io["condition"])
         decoded = model.decode([io["shifted_latent_0"], io["shifted_latent_1"]], io["condition"])
-    torch.testing.assert_close(likelihood, io["nll_bits_per_dim"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(likelihood, io["nll_bits_per_dim"], rtol=1e-5, atol=0)
     for index, latent in enumerate(latents):
-        torch.testing.assert_close(latent, io[f"latent_{index}"], rtol=0, atol=1e-4)
-    torch.testing.assert_close(decoded, io["decoded_from_shifted"], rtol=0, atol=1e-4)
+        torch.testing.assert_close(latent, io[f"latent_{index}"], rtol=0, atol=3e-5)
+    torch.testing.assert_close(decoded, io["decoded_from_shifted"], rtol=0, atol=3e-5)
 
 
 def test_any_patch_size_is_accepted(model):
@@ -336,3 +336,28 @@ def test_released_weights_give_the_plain_twins_answers(model):
         assert distance(model(image, condition, domain), plain(image, condition, domain)) < 1e-5
         for mine, other in zip(model.encode(image, condition), plain.encode(image, condition), strict=True):
             assert distance(mine, other) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [3, 12])
+def test_a_condition_that_no_doublings_reach_is_refused(reference, scale):
+    weights, _, config = reference
+    said = f"condition_factor={scale} of DeFlowConfig must be a power of two in the published form"
+    with pytest.raises(UserError, match=said):
+        DeFlowConfig.published(scale=scale)
+    with pytest.raises(UserError, match=said):
+        load_official_deflow(weights, {**config, "scale": scale})
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 0, 0, 0), (1, 1, 1, 1), (3, 2, 3, 3)], ids=str)
+@pytest.mark.parametrize("name", ["mean_shift", "RRDB.conv_first.weight", "all"])
+def test_tensors_of_shapes_that_fit_no_flow_are_one_sentence(reference, name, shape):
+    weights = {key: torch.zeros(shape) if name in (key, "all") else value for key, value in reference[0].items()}
+    with pytest.raises(UserError):
+        load_official_deflow(weights, official_config(weights))
+
+
+def test_weights_without_a_level_are_one_sentence(reference):
+    # Three channels are what an image has before any squeeze.
+    weights = {key: value for key, value in reference[0].items() if not key.endswith(".mean_shift")}
+    with pytest.raises(UserError, match="their shapes do not fit together"):
+        official_config(weights | {"mean_shift": torch.zeros(3)})

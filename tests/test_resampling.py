@@ -15,6 +15,7 @@ from sr_utils.resampling import (
     enlarge,
     enlarge_quantized,
     frequency_response,
+    interpolation_matrix,
     kernel_multiplications,
 )
 
@@ -49,6 +50,15 @@ def test_the_kernel_with_half_is_matlabs_inside(image):
 def test_constants_stay_and_scale_one_changes_nothing(image, kernel):
     assert torch.allclose(enlarge(torch.full((3, 9, 9), 0.3), 3, kernel), torch.full((3, 27, 27), 0.3))
     assert torch.allclose(enlarge(image, 1, kernel), image, atol=1e-6)
+
+
+def test_matrices_are_kept_for_few_images():
+    interpolation_matrix.cache_clear()
+    for side in range(8, 40):
+        for _ in range(3):
+            enlarge(torch.rand(3, side, side + 100), 2, BICUBIC)
+    found = interpolation_matrix.cache_info()
+    assert (found.misses, found.hits, found.currsize) == (32 * 2, 32 * 4, 4)
 
 
 def test_slopes_are_kept_and_keys_keeps_parabolas():

@@ -12,6 +12,7 @@ from sr_utils.residual_distances import (
     akld,
     area_under_curve,
     classifier_auc,
+    grid_patches,
     histogram_divergence,
     local_variance,
     repeat_correlation,
@@ -96,6 +97,13 @@ def test_the_classifier_leaves_pytorchs_own_random_state_alone():
     torch.manual_seed(3)
     classifier_auc(residuals(1, count=4), residuals(2, count=4), steps=1)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_patches_lie_side_by_side():
+    images = torch.arange(2 * 3 * 5 * 7.0).view(2, 3, 5, 7)
+    patches = grid_patches(images, 2)
+    assert patches.shape == (2 * 2 * 3, 3, 2, 2)
+    assert torch.equal(patches[7], images[1, :, :2, 2:4])
 
 
 def test_too_few_images_for_a_classifier_are_one_sentence():

@@ -98,6 +98,31 @@ def test_settings_are_checked_before_anything_runs(write, tmp_path, settings, se
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("run_root", ["", ".", "runs/..", str(runner.repository_root())])
+def test_a_run_into_the_repository_is_refused(write, run_root):
+    # Even for a notebook that lies elsewhere, since one of the same name may lie here.
+    with pytest.raises(UserError, match="^The run_root '.*' is the repository itself.*give a folder"):
+        runner.run_notebook(write("pass"), [f"run_root={run_root}"])
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "failed"])
+def test_a_run_never_overwrites_its_source(write, tmp_path, folder):
+    source = tmp_path / "run" / folder / "01_x.ipynb"
+    source.parent.mkdir(parents=True)
+    write("1 + 1").rename(source)
+    whole = source.read_bytes()
+    (tmp_path / "same").symlink_to(tmp_path / "run")
+    with pytest.raises(UserError, match=r"01_x\.ipynb would be overwritten by its own run: give run_root"):
+        runner.run_notebook(source, [f"run_root={tmp_path / 'same'}"])
+    assert source.read_bytes() == whole
+
+
+@pytest.mark.parametrize("run_root", ["/dev/null/x", "/dev/null", "/" + "x" * 300])
+def test_a_run_root_that_cannot_be_made_is_one_sentence(write, run_root):
+    with pytest.raises(UserError, match=f"{run_root} cannot be written .*: give run_root=... a folder elsewhere"):
+        runner.run_notebook(write("pass"), [f"run_root={run_root}"])
+
+
 def test_what_is_not_a_notebook_of_the_course_is_refused(write, tmp_path):
     with pytest.raises(UserError, match="nothing.ipynb does not exist"):
         runner.run_notebook(tmp_path / "nothing.ipynb", [])

@@ -18,6 +18,7 @@ from sr_utils.sampling import (
     make_pairs,
     restore_folder,
     restore_image,
+    translate_folder,
     translate_image,
 )
 from sr_utils.tiles import tiles
@@ -105,6 +106,45 @@ def test_tiled_restoration_equals_whole(network):
     whole = network(image[None])[0].clamp(0, 1)
     # Equal to one grey level: the result is rounded to 8 bits, and context beyond 32 pixels is cut.
     assert (restore_image(network, image) - whole).abs().max() <= 1.01 / 255
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize("height,width,tile", [(330, 40, 256), (40, 330, 259), (101, 101, 82), (75, 73, 68)])
+def test_tiles_begin_where_the_network_folds_pixels(scale, height, width, tile):
+    torch.manual_seed(0)
+    network = RRDBNet(RRDBNetConfig(scale, features=8, growth=4, blocks=1)).eval()
+    # So strong that pixels folded otherwise differ by 30 grey levels.
+    network.last.weight.mul_(3)
+    image = torch.rand(3, height, width)
+    whole = network(image[None])[0].clamp(0, 1)
+    assert (restore_image(network, image, tile=tile) - whole).abs().max() <= 1.01 / 255
+
+
+@pytest.mark.parametrize("scale,least", [(1, 68), (2, 66), (4, 65)])
+def test_a_tile_of_context_alone_is_refused(scale, least):
+    network = RRDBNet(RRDBNetConfig(scale, features=8, growth=4, blocks=1)).eval()
+    with pytest.raises(UserError, match=f"tile={least - 1} of a restoration must be a whole number from {least}"):
+        restore_image(network, torch.rand(3, 100, 8), tile=least - 1)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("work", [restore_folder, translate_folder])
+def test_results_never_overwrite_the_images_they_are_made_of(flow, network, work, linked, tmp_path):
+    paths = [tmp_path / "in" / name for name in ("a.jpg", "b.png")]
+    save_image(torch.rand(3, 8, 8), paths[1])
+    # An ending is no format. Its result, a.png, would overwrite nothing, but must not be written either.
+    paths[0].write_bytes(paths[1].read_bytes())
+    before = {path: path.read_bytes() for path in paths}
+    folder = tmp_path / "in"
+    if linked:
+        folder = tmp_path / "out"
+        folder.symlink_to("in")
+    model = network if work is restore_folder else flow
+    with pytest.raises(UserError, match=r"A result would overwrite the input .*b\.png: choose another output folder"):
+        work(model, paths, folder)
+    assert {path: path.read_bytes() for path in (tmp_path / "in").iterdir()} == before
+    assert len(work(model, paths[:1], folder)) == 1 and (tmp_path / "in" / "a.png").is_file()
 
 
 def test_a_folder_is_restored_under_its_names(network, tmp_path):

@@ -3,7 +3,7 @@ import torch
 
 from sr_utils.errors import UserError
 from sr_utils.images import imresize
-from sr_utils.temporal import agreement, find_views, flicker, temporal_pairs
+from sr_utils.temporal import View, agreement, find_views, flicker, temporal_pairs
 
 
 @pytest.fixture
@@ -23,6 +23,22 @@ def test_views_are_found_and_what_moves_is_marked(frames):
     assert [view.indices for view in views] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert not views[0].still[1, 0, 10:18, 10:18].any() and views[0].still[1, 0, 30:, 30:].all()
     assert views[1].still.float().mean() > 0.99
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6])
+def test_the_median_of_an_even_number_is_between_its_two_middle_frames(count):
+    generator = torch.Generator().manual_seed(0)
+    scene = imresize(torch.rand(3, 6, 6, generator=generator), 4).clamp(0, 1)
+    frames = [scene + 0.02 * torch.randn(scene.shape, generator=generator) for _ in range(count)]
+    (view,) = find_views(frames)
+    expected = torch.stack(frames).quantile(0.5, dim=0)
+    torch.testing.assert_close(view.median, expected, rtol=0, atol=1e-6)
+    # Unlike deviations on both sides of the median, so that flicker about another middle frame would differ.
+    levels = torch.tensor([0.1, 0.2, 0.4, 0.8, 0.85, 0.9])[:count]
+    shown = [level.expand(scene.shape) for level in levels]
+    deviation = 255 * (levels - levels.quantile(0.5)).square().mean().sqrt().item()
+    still = View(view.indices, view.median, torch.ones_like(view.still))
+    assert flicker(shown.__getitem__, [still]) == pytest.approx(deviation, rel=1e-5)
 
 
 def test_pairs_differ_by_noise_only(frames):

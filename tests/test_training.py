@@ -1,18 +1,22 @@
 """Training: it learns, it resumes bit for bit, it stops at the first value that is not finite."""
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sr_utils.checkpoints import load_model
 from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.descent import Suspects, TrainingError, descend, learning_rate_at
 from sr_utils.errors import UserError
-from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
+from sr_utils.esrgan import Discriminator, DiscriminatorConfig, PerceptualLoss, RRDBNet, RRDBNetConfig
+from sr_utils.features import imagenet_features
 from sr_utils.profiles import PROFILES
 from sr_utils.training import DeFlowTraining, ESRGANTraining, bfloat16_is_native, train_deflow, train_esrgan
 
@@ -82,6 +86,89 @@ def test_esrgan_learns_and_records_both_stages():
     values = history.curve("pixel")[1]
     assert sum(values[50:60]) < 0.7 * sum(values[:10])
     assert history.curve("discriminator")[0] == [60, 61, 62]
+
+
+def relativistic(preferred, other):
+    """Minus the logarithm of the chance that one is more real than the mean of the other, and the other less."""
+    more, less = torch.sigmoid(preferred - other.mean()), torch.sigmoid(other - preferred.mean())
+    return -(more.log().mean() + (1 - less).log().mean()) / 2
+
+
+def test_a_step_of_the_second_stage_descends_the_weighted_sum_of_its_three_losses():
+    weights = {"pixel_weight": 0.5, "perceptual_weight": 0.3, "adversarial_weight": 0.2}
+    config = replace(ESRGAN, pixel_steps=0, gan_steps=1, gradient_clip=1e6, mixed_precision=False, **weights)
+    torch.manual_seed(0)
+    network = RRDBNet(RRDBNetConfig(features=8, growth=4, blocks=1))
+    discriminator = Discriminator(DiscriminatorConfig(features=4))
+    with torch.no_grad():
+        # So that its gradients are of the size of the others', and a wrong one is seen.
+        discriminator.last.weight *= 10
+    truths = [F.interpolate(image[None], scale_factor=2.0)[0] for image in smooth(3, 0)]
+    pairs = PairSampler([[image] for image in smooth(3, 0, 0.05)], truths, config.patch, 2, seed=0)
+    one, other, (low, high) = *deepcopy((network, discriminator)), deepcopy(pairs).next(config.batch)
+    history = train_esrgan(network, discriminator, pairs, config, log_every=1)
+
+    restored = one.train()(low)
+    real, fake = other.train()(high), other(restored)
+    losses = {
+        "pixel": (restored - high).abs().mean(),
+        "perceptual": PerceptualLoss(imagenet_features("vgg16"))(restored, high),
+        "adversarial": relativistic(fake, real),
+    }
+    gradients = {}
+    for name, loss in losses.items():
+        found = torch.autograd.grad(weights[f"{name}_weight"] * loss, list(one.parameters()), retain_graph=True)
+        gradients[name] = torch.cat([part.flatten() for part in found])
+    total = sum(gradients.values())
+    descended = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+    assert all(gradient.norm() > 0.02 * total.norm() for gradient in gradients.values())
+    assert (descended - total).norm() < 1e-4 * total.norm()
+    # The discriminator's own step comes next, with the images of before the generator's.
+    real, fake = other(torch.cat([high, restored.detach()])).chunk(2)
+    losses["discriminator"] = relativistic(real, fake)
+    losses["discriminator"].backward(inputs=list(other.parameters()))
+    for mine, expected in zip(discriminator.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, expected.grad, rtol=1e-3, atol=1e-6)
+    (record,) = history.records
+    assert record == pytest.approx({"step": 0} | {name: loss.item() for name, loss in losses.items()}, rel=1e-4)
+
+
+def rates_of_every_step(run):
+    """For each step of an optimiser in ``run``, the learning rates and the parameters of its groups."""
+    steps = []
+
+    def note(optimiser, *_):
+        steps.append([(group["lr"], group["params"]) for group in optimiser.param_groups])
+
+    hook = register_optimizer_step_post_hook(note)
+    try:
+        return run(), steps
+    finally:
+        hook.remove()
+
+
+def test_each_stage_of_the_restoring_network_has_its_own_learning_rate():
+    config = replace(ESRGAN, learning_rate=2e-3, gan_learning_rate=3e-4)
+    _, steps = rates_of_every_step(lambda: run_esrgan(config))
+    stages = [learning_rate_at(step, steps=3, peak=1.0) for step in range(3)]
+    assert stages[0] == 1 and stages[2] < 0.6
+    # Three steps of the network alone, then three of it and the discriminator in turn.
+    expected = [2e-3 * stage for stage in stages] + [3e-4 * stage for stage in stages for _ in range(2)]
+    assert [[rate for rate, _ in groups] for groups in steps] == [[pytest.approx(rate)] for rate in expected]
+
+
+@pytest.mark.parametrize("shift", ["gain", "constant"])
+def test_the_shifts_learn_at_a_rate_of_their_own(shift):
+    training = replace(DEFLOW, learning_rate=1e-3, shift_rate_factor=7.0)
+    (model, _), steps = rates_of_every_step(lambda: run_deflow(training, flow=replace(FLOW, shift=shift)))
+    assert len(steps) == training.steps
+    of_shifts = {id(parameter) for parameter in model.shift_constants()}
+    assert of_shifts
+    for step, ((rate, others), (of_shift, shifts)) in enumerate(steps):
+        assert rate == pytest.approx(learning_rate_at(step, steps=training.steps, peak=1e-3))
+        assert of_shift == pytest.approx(7 * rate)
+        assert {id(parameter) for parameter in shifts} == of_shifts
+        assert len(others) + len(shifts) == len(list(model.parameters())) and of_shifts.isdisjoint(map(id, others))
 
 
 @pytest.mark.parametrize("run", [run_deflow, run_esrgan])
@@ -161,6 +248,35 @@ def test_a_gradient_that_is_not_finite_stops_with_its_step_files_and_layer():
 def test_images_smaller_than_the_patch_are_named():
     with pytest.raises(UserError, match="48x48, smaller than the patch of 64x64"):
         run_deflow(replace(DEFLOW, patch=64))
+
+
+def test_a_size_that_the_flow_cannot_take_is_refused_before_the_first_step():
+    with pytest.raises(UserError, match="patch=20 of DeFlowTraining must be a multiple of 8 for this flow"):
+        run_deflow(replace(DEFLOW, patch=20))
+    with pytest.raises(UserError, match="batch=1 of DeFlowTraining must be a whole number from 2 upwards"):
+        replace(DEFLOW, batch=1)
+
+
+@pytest.mark.parametrize("missing", ["clean", "degraded"])
+def test_a_domain_without_images_is_named(missing):
+    images = {"clean": smooth(2, 0), "degraded": smooth(2, 1)} | {missing: []}
+    with pytest.raises(UserError, match=f"There are no {missing} images .*: give at least one"):
+        train_deflow(DeFlow(FLOW), *images.values(), DEFLOW)
+
+
+def test_a_size_that_the_discriminator_cannot_judge_is_refused_before_the_first_stage(tmp_path):
+    odd, state = replace(ESRGAN, patch=18), tmp_path / "state.safetensors"
+    with pytest.raises(UserError, match="patch=18 of ESRGANTraining makes crops of 36 pixels at scale 2: .* of 8, or"):
+        run_esrgan(odd, state_path=state, save_every=1)
+    assert not state.exists()
+    _, history = run_esrgan(replace(odd, gan_steps=0))
+    assert len(history.curve("pixel")[0]) == odd.pixel_steps
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_every_profile_has_sizes_that_fit(profile):
+    assert profile.deflow_training.patch % profile.deflow.side_multiple == 0
+    assert all(profile.esrgan_training.patch * scale % Discriminator.side_multiple == 0 for scale in (1, 2, 4))
 
 
 def test_the_schedule_warms_up_peaks_and_falls():

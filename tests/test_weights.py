@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sr_utils.esrgan import RRDBNet, RRDBNetConfig
 from sr_utils.weights import load_deflow, load_esrgan
 
 PARITY = Path(__file__).parent / "parity"
+TEXTS = [b"hello\n", b"(lp0\n", b"a,b\n1,2\n", b"0.5 1.5\n", b"Rather long\n" * 9]
 
 
 def test_own_files_are_loaded(tmp_path):
@@ -70,3 +72,50 @@ def test_files_that_hold_no_weights_are_one_sentence(tmp_path):
         load_pickled_tensors(tmp_path / "list.pth")
     with pytest.raises(UserError, match="does not exist"):
         load_pickled_tensors(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"a,b\n1,2\n", b"Released weights\n" * 9, b"q\n"], ids=repr)
+def test_a_text_that_is_called_pth_is_one_sentence(tmp_path, content):
+    path = tmp_path / "text.pth"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="text.pth is damaged"):
+        load_pickled_tensors(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_damaged_pickle_is_one_sentence_or_what_is_left_of_it(tmp_path, legacy):
+    """Whatever the bytes are, nothing but a `UserError` is raised."""
+    path, chance = tmp_path / "damaged.pth", random.Random(0)
+    torch.save({"a": torch.zeros(3), "b": {"c": torch.ones(2)}}, path, _use_new_zipfile_serialization=not legacy)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(500):
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        path.write_bytes(content)
+        try:
+            load_pickled_tensors(path)
+        except UserError:
+            refused += 1
+    assert refused > 50
+
+
+def test_tensors_that_are_numbered_and_not_named_are_left_out(tmp_path):
+    torch.save({0: torch.zeros(2), 1: torch.ones(2)}, tmp_path / "numbered.pth")
+    with pytest.raises(UserError, match="no named tensors"):
+        load_esrgan(tmp_path / "numbered.pth")
+    torch.save({0: torch.zeros(2), "weight": torch.ones(2)}, tmp_path / "both.pth")
+    assert [*load_pickled_tensors(tmp_path / "both.pth")] == ["weight"]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 0, 0, 0), (1, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("name", ["first", "growth", "all"])
+def test_a_restoring_network_of_shapes_that_make_no_sense_is_one_sentence(tmp_path, name, shape):
+    weights = load_file(PARITY / "esrgan" / "state_dict.safetensors")
+    ends = {"first": "conv_first.weight", "growth": "0.RDB1.conv1.weight", "all": ""}
+    changed = {key: torch.zeros(shape) if key.endswith(ends[name]) else value for key, value in weights.items()}
+    assert any(value.shape == shape for value in changed.values())
+    torch.save(changed, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match="not of a released RRDBNet"):
+        load_esrgan(tmp_path / "odd.pth")

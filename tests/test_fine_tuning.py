@@ -1,0 +1,74 @@
+"""`train-esrgan` and notebook 5 are one training: the state of the first is where the second goes on."""
+
+import nbformat
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from sr_utils import report
+from sr_utils.checkpoints import load_model, load_state, save_model
+from sr_utils.cli import train_esrgan
+from sr_utils.datasets import open_data_root
+from sr_utils.deflow import DeFlow
+from sr_utils.errors import UserError
+from sr_utils.esrgan import RRDBNet
+from sr_utils.images import save_image
+from sr_utils.profiles import PROFILES
+from sr_utils.repository import repository_root
+from sr_utils.sampling import make_pairs
+
+SMOKE = PROFILES["smoke"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The settings of a run that notebooks 3 and 4 have gone through: a flow's weights, and pairs that it made."""
+    generator = torch.Generator().manual_seed(0)
+    for part, side in (("clean", 96), ("task1/Input", 48), ("task1/GroundTruth", 96)):
+        for index in range(3):
+            save_image(torch.rand(3, side, side, generator=generator), tmp_path / "data" / part / f"{index}.png")
+    torch.manual_seed(0)
+    weights = tmp_path / "run" / "deflow.safetensors"
+    save_model(weights, DeFlow(SMOKE.deflow).eval(), {})
+    options = {"scale": 2, "temperatures": [1.2], "qualities": [80], "seed": 3, "model_path": weights}
+    make_pairs(load_model(weights, DeFlow), open_data_root(tmp_path / "data").train, tmp_path / "run", **options)
+    return {"profile": "smoke", "seed": 5, "data_root": str(tmp_path / "data"), "run_root": str(tmp_path / "run")}
+
+
+def notebook_5(settings):
+    """What notebook 5 has in its variables after its training, and how many steps its optimisers took."""
+    cells = nbformat.read(repository_root() / "notebooks" / "05_esrgan_training.ipynb", as_version=4).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    steps, variables = [], dict(settings)
+    hook = register_optimizer_step_post_hook(lambda optimiser, *_: steps.append(optimiser))
+    try:
+        for needed in ("= begin(", "RRDBNet(course.profile.", "= make_pairs(", "= train_esrgan("):
+            (source,) = (source for source in code if needed in source)
+            exec(source, variables)
+    finally:
+        hook.remove()
+    return variables, len(steps)
+
+
+def test_notebook_5_finds_nothing_left_to_train_and_has_the_averaged_weights(run, monkeypatch, capsys):
+    train_esrgan(tuple(f"{name}={value}" for name, value in run.items()))
+    path = open_data_root(run["data_root"]).root.parent / "run" / "states" / "esrgan.safetensors"
+    assert f"Trained on 1 processes: {path}." in capsys.readouterr().out
+    state = load_state(path)
+    assert state["step"] == SMOKE.esrgan_training.pixel_steps + SMOKE.esrgan_training.gan_steps
+    pixels = load_model(path.parent.parent / "esrgan_pixels.safetensors", RRDBNet)
+
+    monkeypatch.setattr(report, "show", lambda *_, **__: None)
+    variables, steps = notebook_5(run)
+    assert steps == 0 and variables["pairs"].made == 0
+    assert variables["history"].records == state["history"] and len(state["history"]) > 1
+    averages = state["parts"]["average"]
+    for name, value in variables["network"].state_dict().items():
+        assert torch.equal(value, averages[f"module.{name}"]), name
+    assert not torch.equal(pixels.last.weight, variables["network"].last.weight)
+
+
+def test_the_pairs_of_notebook_4_must_be_there(run):
+    (open_data_root(run["data_root"]).root.parent / "run" / "pairs" / "settings.json").unlink()
+    with pytest.raises(UserError, match="has no DeFlow with generated pairs: run notebooks 3 and 4 there first"):
+        train_esrgan(tuple(f"{name}={value}" for name, value in run.items()))
