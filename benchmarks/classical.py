@@ -10,8 +10,9 @@
 Milliseconds are those the processor worked, on one thread, so that other work on the machine hardly counts; a median
 over the images. ``multiplications_per_pixel`` counts real multiplications per pixel of the enlarged RGB image.
 
-Each image's scores are kept in ``states`` and not computed again. The file is written anew after every image, with
-means over those that are finished, and images are taken in an order that has every part of the set in it early.
+Each image's scores are kept in ``states`` and not computed again; those of another data root are not taken. The file is
+written anew after every image, with means over those that are finished, and images are taken in an order that has every
+part of the set in it early.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from torch import Tensor
 
 from benchmarks.bursts import SETTINGS, inside_and_outside, make_burst, multiplications, quick_score, restorers
 from benchmarks.command import run_benchmark
+from benchmarks.comparison import keep, kept
 from sr_utils.classical import single_image_methods
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
 from sr_utils.datasets import open_data_root
 from sr_utils.evaluate import PSNR_CEILING, write_metrics
-from sr_utils.files import read_json, write_json
 from sr_utils.images import imresize, load_image, quantize
 from sr_utils.metrics import lpips, psnr, ssim
 from sr_utils.repository import resolve
@@ -93,16 +94,16 @@ def score_image(part: str, index: int, options: Classical) -> list[Row]:
     cv2.setNumThreads(1)
     data = open_data_root(resolve(options.data_root))
     path, truth_path = data.pairs[index]
-    known = resolve(options.states) / part / f"{path.stem}.json"
-    if known.is_file():
-        return read_json(known)
+    known, about = resolve(options.states) / part / f"{path.stem}.json", pairs_provenance(data)
+    if rows := kept(known, about):
+        return rows
     truth = load_image(truth_path)
     if part == "bursts":
         rows = score_bursts(truth, seed=index)
     else:
         low = load_image(path) if part == "pairs" else quantize(imresize(truth, 1 / data.scale))
         rows = score_single(part, low, truth, data.scale)
-    write_json(known, rows)
+    keep(known, about, rows)
     return rows
 
 
