@@ -54,7 +54,8 @@ def _step_part(rest: str) -> str | None:
 def _flow_part(rest: str, places: list[tuple[str, int, int]]) -> str | None:
     """A tensor of ``flowUpsamplerNet.layers``; ``places`` says what stands at each number."""
     number, _, name = rest.partition(".")
-    kind, level, index = places[int(number)] if int(number) < len(places) else ("none", 0, 0)
+    known = number.isdecimal() and int(number) < len(places)
+    kind, level, index = places[int(number)] if known else ("none", 0, 0)
     if kind == "step":
         part = _step_part(name)
         return part and f"steps.{level}.{index}.{part}"
@@ -92,7 +93,7 @@ def deflow_tensors(published: Mapping[str, Tensor], *, steps: list[int], splits:
                 new = new and f"encoder.trunk.{new}"
             elif part in ("conv_first", "trunk_conv"):
                 new = f"encoder.{'first' if part == 'conv_first' else 'after_trunk'}.{kind}"
-            elif part.startswith("upconv"):
+            elif part.startswith("upconv") and part[6:].isdecimal():
                 new = f"encoder.upsampled.{int(part[6:]) - 1}.{kind}"
         elif name.startswith("flowUpsamplerNet.layers."):
             new = _flow_part(name.removeprefix("flowUpsamplerNet.layers."), places)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_utils.errors import UserError
+from sr_utils.repository import expand_home
 
 # All that a pickle of NumPy arrays needs, under NumPy's old and new module names.
 _ADMITTED = {
@@ -28,10 +29,16 @@ _ADMITTED = {
 
 
 def cache_folder() -> Path:
-    """$SR_UTILS_CACHE, else $XDG_CACHE_HOME/sr_utils, else ~/.cache/sr_utils."""
+    """$SR_UTILS_CACHE, else $XDG_CACHE_HOME/sr_utils, else ~/.cache/sr_utils.
+
+    Raises
+    ------
+    UserError: a variable begins with the home folder of nobody.
+    """
     if folder := os.environ.get("SR_UTILS_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "sr_utils"
+        return expand_home(folder, name="SR_UTILS_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return expand_home(home, name="XDG_CACHE_HOME") / "sr_utils"
 
 
 @dataclass(frozen=True)

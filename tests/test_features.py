@@ -57,6 +57,9 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "xdg" / "sr_utils"
     monkeypatch.setenv("SR_UTILS_CACHE", str(tmp_path / "own"))
     assert cache_folder() == tmp_path / "own"
+    monkeypatch.setenv("SR_UTILS_CACHE", "~nobody-of-that-name/cache")
+    with pytest.raises(UserError, match="SR_UTILS_CACHE ~nobody-of-that-name/cache begins with an unknown home"):
+        cache_folder()
 
 
 def test_without_network_one_sentence_says_what_to_do(monkeypatch, tmp_path):

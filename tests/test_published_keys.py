@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig, load_official
+from sr_utils.published_keys import deflow_tensors
 
 PARITY = Path(__file__).parent / "parity" / "esrgan"
 NUMBERS = {"conv_first": "0", "upconv1": "3", "upconv2": "6", "HRconv": "8", "conv_last": "10"}
@@ -83,3 +84,11 @@ def test_other_weights_are_one_sentence(reference):
         load_official({"fc.weight": torch.zeros(2)})
     with pytest.raises(UserError, match="not of a released RRDBNet"):
         load_official({name: value for name, value in weights.items() if name != "HRconv.bias"})
+
+
+@pytest.mark.parametrize(
+    "name", ["RRDB.upconvX.weight", "RRDB.upconv.weight", "flowUpsamplerNet.layers.x.actnorm.bias"]
+)
+def test_a_number_that_is_none_is_one_sentence(name):
+    with pytest.raises(UserError, match=f"The tensor {name} is not of a released DeFlow"):
+        deflow_tensors({name: torch.zeros(2)}, steps=[2, 2], splits=1)
