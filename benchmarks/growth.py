@@ -68,7 +68,7 @@ def work(task: str, photographs: list[Path], folder: Path) -> Cost:
         function, model = restore_folder, load_esrgan(checkpoints / "base_esrgan_x2.safetensors")
     small = folder / "once" / "in.png"
     save_image(smooth_images(1, 32)[0], small)
-    function(model, [small], small.parent)  # what is paid once
+    function(model, [small], small.parent / "out")  # what is paid once
     begun = _processor_seconds()
     function(model, photographs, folder)
     return Cost(_processor_seconds() - begun, resident_megabytes("VmHWM"))
