@@ -88,13 +88,13 @@ def timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
     return result, 1000 * (time.process_time() - begun)
 
 
-def score_image(part: str, index: int, options: Classical) -> list[Row]:
-    """A row for every method on one image; kept, so that nothing is done twice."""
+def score_image(part: str, index: int, options: Classical, about: dict[str, str]) -> list[Row]:
+    """A row for every method on one image; kept with ``about``, which pairs they are of, and not done twice."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     data = open_data_root(resolve(options.data_root))
     path, truth_path = data.pairs[index]
-    known, about = resolve(options.states) / part / f"{path.stem}.json", pairs_provenance(data)
+    known = resolve(options.states) / part / f"{path.stem}.json"
     if rows := kept(known, about):
         return rows
     truth = load_image(truth_path)
@@ -156,19 +156,20 @@ def main(options: Classical) -> None:
     """Score, print and write."""
     begun = time.monotonic()
     data = open_data_root(resolve(options.data_root))
+    of_pairs = pairs_provenance(data)
     order = scattered(len(data.pairs))
     jobs = [("clean", index) for index in order[: options.clean_images]]
     jobs += [("bursts", index) for index in order[: options.burst_images]]
     jobs += [("pairs", index) for index in order[: options.images]]
     finished: dict[str, list[list[Row]]] = {"pairs": [], "clean": [], "bursts": []}
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(score_image, part, index, options): part for part, index in jobs}
+        running = {pool.submit(score_image, part, index, options, of_pairs): part for part, index in jobs}
         for future in as_completed(running):
             finished[running[future]].append(future.result())
             rows = [row for images in finished.values() for row in summarised(images)]
             about = {"profile": "bench", "seed": 0, **describe_machine()}
             about["seconds"] = round(time.monotonic() - begun, 1)
-            write_metrics(resolve(options.output), about | pairs_provenance(data), rows)
+            write_metrics(resolve(options.output), about | of_pairs, rows)
             print({part: len(images) for part, images in finished.items()}, flush=True)
     for row in rows:
         print(", ".join(f"{key} {value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()))

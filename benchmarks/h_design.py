@@ -213,11 +213,15 @@ BUDGET = ("strength", "deflow_steps", "esrgan_steps", "every", "inputs")
 """Options that the scores depend on."""
 
 
+def budget_of(options: Design) -> dict[str, Any]:
+    """The values of `BUDGET`."""
+    return {name: getattr(options, name) for name in BUDGET}
+
+
 def about_runs(options: Design) -> dict[str, Any]:
     """What every finished run of these options is of: the budget, and all images that are read."""
     data = open_data_root(resolve(options.data_root))
-    budget = {name: getattr(options, name) for name in BUDGET}
-    return {**budget, **data_provenance(data), "frames": checksum(data.task2)}
+    return {**budget_of(options), **data_provenance(data), "frames": checksum(data.task2)}
 
 
 def run_one(name: str, seed: int, options: Design) -> dict[str, float]:
@@ -268,8 +272,7 @@ def collect(options: Design) -> list[dict]:
 def write(options: Design) -> None:
     """The results file, from all that is finished."""
     data = open_data_root(resolve(options.data_root))
-    budget = {name: getattr(options, name) for name in BUDGET}
-    provenance = {"profile": "bench", "seed": options.seeds[0], **describe_machine(), "budget": budget}
+    provenance = {"profile": "bench", "seed": options.seeds[0], **describe_machine(), "budget": budget_of(options)}
     rows = collect(options)
     provenance["seconds"] = round(sum(row["cpu_seconds"] * row["seeds"] for row in rows), 1)
     write_metrics(resolve(options.output), provenance | pairs_provenance(data), rows)

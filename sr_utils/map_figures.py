@@ -100,9 +100,9 @@ def map_plane(
     figure.get_layout_engine().set(rect=(0, 0, 0.71, 1))
     figure.draw_without_rendering()
     places = axis.transData.transform(list(zip(x, y, strict=True))) * 72 / figure.dpi
-    for number, (offset, at) in enumerate(zip(label_offsets(places), zip(x, y, strict=True), strict=True), start=1):
-        options = {"ha": "center", "va": "center", "fontsize": 11}
-        axis.annotate(str(number), at, xytext=tuple(offset), textcoords="offset points", **options)
+    centred = {"ha": "center", "va": "center", "fontsize": 11}
+    for number, (*at, offset) in enumerate(zip(x, y, label_offsets(places), strict=True), start=1):
+        axis.annotate(str(number), at, xytext=tuple(offset), textcoords="offset points", **centred)
     axis.set(xlabel="leakage: area under the curve, 0.5 hides all", ylabel="content kept: PSNR of a decoder, dB")
     return figure
 
