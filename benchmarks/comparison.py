@@ -71,6 +71,12 @@ def check_about(path: Path, found: dict[str, Any] | None, about: dict[str, Any])
         raise UserError(f"{path} {wrong}: {mend}")
 
 
+def provenance_beside(weights: Path) -> dict[str, Any] | None:
+    """What `checkpoints.save_model` wrote beside ``weights``; None if it is not there."""
+    note = weights.with_suffix(".json")
+    return read_json(note) if note.is_file() else None
+
+
 def summarise_with_unseen(images: Sequence[dict[str, Any]], learned_from: int) -> dict[str, float]:
     """`summarise` of all images, and the means ``_unseen`` of those behind the first ``learned_from``, if any are."""
     scores, unseen = summarise(images), images[learned_from:]

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import run_benchmark
-from benchmarks.comparison import check_about, data_provenance, keep, kept
+from benchmarks.comparison import check_about, data_provenance, keep, kept, provenance_beside
 from benchmarks.ladder import Ladder, degradation, network_path, train_and_score
 from benchmarks.speed import multiplications
 from sr_utils.checkpoints import load_model, save_model
@@ -43,7 +43,6 @@ from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count, score, score_method, summarise, write_metrics
-from sr_utils.files import read_json
 from sr_utils.hybrid import (
     CLASSICAL,
     RefinementNetwork,
@@ -130,8 +129,7 @@ def fine_tuned(method: str, data: DataRoot, options: Hybrid) -> RefinementNetwor
     """A base refinement network after the ladder's budget on the ladder's pairs."""
     path, about = options.state(method, "_network.safetensors"), options.about(method, data)
     if path.is_file():
-        beside = path.with_suffix(".json")
-        check_about(path, read_json(beside) if beside.is_file() else None, about)
+        check_about(path, provenance_beside(path), about)
         return load_model(path, RefinementNetwork)
     name = functools.reduce(str.removesuffix, (GAN, CLASSICAL_PAIRS, PATCH_PAIRS), method)
     network = load_model(resolve(f"checkpoints/base_{name}.safetensors"), RefinementNetwork)

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.command import run_benchmark
-from benchmarks.comparison import compare, keep, kept
+from benchmarks.comparison import compare, keep, kept, provenance_beside
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.compression import estimate_qualities
@@ -30,7 +30,7 @@ from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import score_degradation, task_pairs
 from sr_utils.detail_calibration import calibrate_detail
 from sr_utils.errors import UserError
-from sr_utils.files import checksum, read_json
+from sr_utils.files import checksum
 from sr_utils.grain_calibration import calibrate_grain
 from sr_utils.noise_calibration import calibrate_noise
 from sr_utils.repository import resolve
@@ -83,8 +83,7 @@ def trained_flow(states: Path, kind: str, steps: int, data: DataRoot) -> DeFlow:
         of which some would then be unseen no longer.
     """
     path = model_path(states, kind, steps, 0)
-    about = path.with_suffix(".json")
-    found = read_json(about) if about.is_file() else {}
+    found = provenance_beside(path) or {}
     if learned_from(data, Shifts().inputs).items() <= found.items():
         return load_model(path, DeFlow)
     raise UserError(
