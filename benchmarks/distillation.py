@@ -9,6 +9,8 @@ four of the unseen ones among them. Rows:
 - ``real_esrgan_x4plus``: the teacher, shrunk to the truth's size, as in figures/metrics/peers.json.
 - ``real_esrgan_agreeing``: the same with what is coarse from the input (`esrgan.agreeing`); this is what is taught.
 - ``esrgan_distilled``: the student, with 1/15 of the teacher's weights.
+- ``esrgan_distilled_grain``, ``real_esrgan_grain``: student and teacher under grey noise of `GRAIN`, which no eye finds.
+  They say how much of LPIPS is fine grain, and are no methods.
 
 A teacher's result is a function of its input, so the student needs no adversary to become sharp: its loss is L1. The
 scores ``_unseen`` are of the inputs that nothing was learned from. The teacher's pictures are those of
@@ -46,6 +48,8 @@ from sr_utils.training_state import forget_states
 
 TEACHER = "real_esrgan_x4plus"
 STUDENT = "esrgan_distilled"
+GRAIN = 1 / 255
+"""Deviation of the grain, one grey level: the smallest step of a file, chosen by no score."""
 CONSISTENCY = 12.0
 """Window of the student's agreement with its input (`esrgan.RRDBNet`), twice the base network's: the less noise is
 left, the more shows what a window lets through. Chosen on every fifth pair, from 6, 12 and 24."""
@@ -86,6 +90,17 @@ def taught(path: Path, options: Distillation) -> Tensor:
     """The teacher's result for the input at ``path``, (3, scale H, scale W) in [0, 1], agreeing with that input."""
     result, low = load_image(resolve(options.peers) / TEACHER / f"{path.stem}.png"), load_image(path)
     return agreeing(result[None], low[None], CONSISTENCY)[0].clamp(0, 1)
+
+
+def with_grain(restore: Callable[[Path], Tensor], seed: int) -> Callable[[Path], Tensor]:
+    """``restore`` with noise of `GRAIN` over its results, alike in all channels; other noise for each call."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def grained(path: Path) -> Tensor:
+        restored = restore(path)
+        return restored + GRAIN * torch.randn(1, *restored.shape[1:], generator=generator)
+
+    return grained
 
 
 def train_student(lessons: Sequence[Path], options: Distillation) -> RRDBNet:
@@ -132,10 +147,20 @@ def main(options: Distillation) -> None:
     teacher = score_peer(TEACHER, Peers(data_root=options.data_root, states=options.peers))
     student = train_student(data.inputs[: options.inputs], options)
     pictures = resolve(options.peers) / TEACHER
+    by_teacher, by_student = int(teacher["parameters"]), parameter_count(student)
+
+    def released(path: Path) -> Tensor:
+        return load_image(pictures / f"{path.stem}.png")
+
+    def restored(path: Path) -> Tensor:
+        return restore_image(student, load_image(path))
+
     ways = {
-        TEACHER: (lambda path: load_image(pictures / f"{path.stem}.png"), int(teacher["parameters"])),
-        "real_esrgan_agreeing": (lambda path: taught(path, options), int(teacher["parameters"])),
-        STUDENT: (lambda path: restore_image(student, load_image(path)), parameter_count(student)),
+        TEACHER: (released, by_teacher),
+        "real_esrgan_agreeing": (lambda path: taught(path, options), by_teacher),
+        STUDENT: (restored, by_student),
+        f"{STUDENT}_grain": (with_grain(restored, options.seed), by_student),
+        "real_esrgan_grain": (with_grain(released, options.seed), by_teacher),
     }
     rows = [scored(name, data, restore, options) | {"parameters": count} for name, (restore, count) in ways.items()]
     for row in rows:

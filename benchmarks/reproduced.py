@@ -30,7 +30,7 @@ DIGITS = {"psnr": 0.005, "ssim": 0.00005, "lpips": 0.00005}
 """Half of the last digit that a table shows of each score."""
 WITHIN = 2.0
 """Deviations."""
-SINGLE = {"task1.json": ("esrgan_deflow",), "distillation.json": ("esrgan_distilled",)}
+SINGLE = {"task1.json": ("esrgan_deflow",), "distillation.json": ("esrgan_distilled", "esrgan_distilled_grain")}
 """Rows of one training."""
 STANDS_FOR_SINGLE = "esrgan_deflow"
 """Whose deviations in the ladder stand for those of a single training."""

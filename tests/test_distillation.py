@@ -34,7 +34,8 @@ def options(root, tmp_path, monkeypatch):
 def test_rows_are_of_the_teacher_of_what_is_taught_and_of_the_student(options):
     distillation.main(options)
     written = json.loads(options.output.read_text())
-    assert [row["method"] for row in written["rows"]] == [TEACHER, "real_esrgan_agreeing", STUDENT]
+    methods = [TEACHER, "real_esrgan_agreeing", STUDENT, f"{STUDENT}_grain", "real_esrgan_grain"]
+    assert [row["method"] for row in written["rows"]] == methods
     assert {"profile", "seed", "commit", "device", "seconds", "pairs"} <= written["provenance"].keys()
     for row in written["rows"]:
         assert row["count"] == 4 and row["psnr"] > 0 and row["parameters"] > 0 and row["psnr_unseen"] > 0
@@ -58,6 +59,17 @@ def test_what_is_taught_is_the_teachers_picture_with_the_inputs_coarse_brightnes
     assert abs((lesson.mean() - low.mean()).item()) < 0.01
     difference = lesson - load_image(options.peers / TEACHER / "004.png")
     assert difference.std() < 0.02 and difference.mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_grain_is_grey_as_strong_as_it_says_and_another_for_every_picture(options):
+    paths = [options.data_root / f"task1/Input/{name}.png" for name in ("003", "003")]
+    grained = distillation.with_grain(lambda path: torch.full((3, 200, 200), 0.5), seed=0)
+    first, second = (grained(path) - 0.5 for path in paths)
+    assert torch.equal(first[0], first[1]) and torch.equal(first[0], first[2])
+    assert first.std().item() == pytest.approx(distillation.GRAIN, rel=0.02)
+    assert abs((first * second).mean().item()) < 0.03 * distillation.GRAIN**2
+    again = distillation.with_grain(lambda path: torch.full((3, 200, 200), 0.5), seed=0)
+    assert torch.equal(again(paths[0]) - 0.5, first)
 
 
 def test_the_student_learns_without_ground_truth_and_from_the_first_inputs_only(options):
