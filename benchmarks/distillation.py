@@ -9,7 +9,7 @@ four of the unseen ones among them. Rows:
 - ``real_esrgan_x4plus``: the teacher, shrunk to the truth's size, as in figures/metrics/peers.json.
 - ``real_esrgan_agreeing``: the same with what is coarse from the input (`esrgan.agreeing`); this is what is taught.
 - ``esrgan_distilled``: the student, with 1/15 of the teacher's weights.
-- ``esrgan_distilled_grain``, ``real_esrgan_grain``: student and teacher under grey noise of `GRAIN`, which no eye finds.
+- ``esrgan_distilled_grain``, ``real_esrgan_grain``: student and teacher under grey noise of `GRAIN`, too weak to see.
   They say how much of LPIPS is fine grain, and are no methods.
 
 A teacher's result is a function of its input, so the student needs no adversary to become sharp: its loss is L1. The

@@ -235,9 +235,13 @@ def _targets(paths: list[Path], folder: str | Path) -> list[Path]:
 
     Raises
     ------
-    UserError: a result would overwrite one of ``paths``.
+    UserError: a result would overwrite one of ``paths``, or two of them would have one result.
     """
     targets = [Path(folder) / f"{path.stem}.png" for path in paths]
+    of_stem: dict[str, Path] = {}
+    for path in paths:
+        if path != (other := of_stem.setdefault(path.stem, path)):
+            raise UserError(f"{other} and {path} would both become {path.stem}.png: rename one of them.")
     # Any of them and not only its own: out of a.jpg comes a.png, which may be an input too.
     inputs = {os.path.realpath(path) for path in paths}
     for target in targets:
@@ -253,7 +257,8 @@ def restore_folder(
 
     Raises
     ------
-    UserError: a result would overwrite one of ``paths``, found before the first is written; or as `restore_image`.
+    UserError: a result would overwrite one of ``paths`` or another result, found before the first is written; or as
+        `restore_image`.
     """
     targets = _targets(paths, folder)
     for path, target in progress(zip(paths, targets, strict=True), label="Restore", total=len(paths)):
@@ -279,7 +284,8 @@ def translate_folder(
 
     Raises
     ------
-    UserError: a result would overwrite one of ``paths``, found before the first is written; or as `translate_image`.
+    UserError: a result would overwrite one of ``paths`` or another result, found before the first is written; or as
+        `translate_image`.
     """
     targets = _targets(paths, folder)
     pairs = progress(zip(paths, targets, strict=True), label="Translate", total=len(paths))

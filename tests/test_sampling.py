@@ -147,6 +147,17 @@ def test_results_never_overwrite_the_images_they_are_made_of(flow, network, work
     assert len(work(model, paths[:1], folder)) == 1 and (tmp_path / "in" / "a.png").is_file()
 
 
+@pytest.mark.parametrize("work", [restore_folder, translate_folder])
+def test_two_images_of_one_stem_never_become_one_result(flow, network, work, tmp_path):
+    paths = [tmp_path / folder / "a.png" for folder in ("first", "second")]
+    for path in paths:
+        save_image(torch.rand(3, 8, 8), path)
+    model = network if work is restore_folder else flow
+    with pytest.raises(UserError, match=r"first.a\.png and .*second.a\.png would both become a\.png: rename one"):
+        work(model, paths, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_is_restored_under_its_names(network, tmp_path):
     save_image(torch.rand(3, 9, 11), tmp_path / "in" / "a b.png")
     written = restore_folder(network, [tmp_path / "in" / "a b.png"], tmp_path / "out")
