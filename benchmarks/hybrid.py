@@ -55,6 +55,7 @@ from sr_utils.profiles import PROFILES
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 from sr_utils.training import train_esrgan
+from sr_utils.training_state import forget_states
 
 GAN, CLASSICAL_PAIRS, PATCH_PAIRS = "_gan", "_classical_pairs", "_patch_pairs"
 """Endings of the refinement networks' rows; without one, they learn with L1 from DeFlow's pairs."""
@@ -146,7 +147,7 @@ def fine_tuned(method: str, data: DataRoot, options: Hybrid) -> RefinementNetwor
     train_esrgan(network, discriminator, samples, training, state_path=options.state(method, ".safetensors"))
     network.to(memory_format=torch.contiguous_format)
     save_model(path, network, about | describe_machine())
-    options.state(method, ".safetensors").unlink(missing_ok=True)
+    forget_states(options.state(method, ".safetensors"))
     return network
 
 

@@ -46,6 +46,7 @@ from sr_utils.profiles import PROFILES
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image, restore_image
 from sr_utils.training import train_esrgan
+from sr_utils.training_state import forget_states
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]
     images = score_method(lambda low: restore_image(network, low), data.pairs, label=source)
     scores = summarise_with_unseen(images, LEARNED_FROM) | {"parameters": parameter_count(network)}
     keep(known, about, scores)
-    known.with_suffix(".safetensors").unlink(missing_ok=True)
+    forget_states(known.with_suffix(".safetensors"))
     return scores
 
 

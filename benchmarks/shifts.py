@@ -37,6 +37,7 @@ from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image
 from sr_utils.strength_calibration import calibrate_strengths
 from sr_utils.training import DeFlowTraining, train_deflow
+from sr_utils.training_state import forget_states
 
 KINDS = {
     "deflow_constant_shift": DeFlowConfig(shift="constant", initial_shift=0.0),
@@ -120,6 +121,7 @@ def train_and_score(kind: str, seed: int, options: Shifts) -> dict[str, float]:
         f"nll_{name}": statistics.fmean(history.curve(f"nll_{name}")[1][-20:]) for name in ("clean", "degraded")
     }
     keep(known, about, scores)
+    forget_states(known.with_suffix(".safetensors"))
     return scores
 
 

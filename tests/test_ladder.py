@@ -20,6 +20,7 @@ from sr_utils.files import read_json
 from sr_utils.images import save_image
 from sr_utils.noise_model import fit_noise_model
 from sr_utils.sampling import degrade_image
+from sr_utils.training import train_esrgan
 
 FLOW = {"steps": 1, "hidden": 8, "features": 8, "encoder_blocks": 1}
 METHODS = [source for source in Ladder().sources if source != "esrgan_oracle"]
@@ -121,7 +122,9 @@ def test_rows_have_means_and_spreads_and_what_is_known_is_not_trained_again(opti
     assert {"profile", "seed", "commit", "device", "seconds", "pairs"} <= written["provenance"].keys()
 
 
-def test_one_rung_is_trained_scored_and_kept(options, root):
+def test_one_rung_is_trained_scored_and_kept(options, root, monkeypatch):
+    # Long trainings leave several states, short ones do if they write one at every step.
+    monkeypatch.setattr(ladder, "train_esrgan", lambda *args, **how: train_esrgan(*args, **how | {"save_every": 1}))
     scores = ladder.train_and_score("esrgan_noise_model", 0, options)
     known = options.states / "esrgan_noise_model_smoke_0.json"
     network = ladder.network_path(options, "esrgan_noise_model", 0)
@@ -169,6 +172,8 @@ def test_scores_of_a_flow_are_of_its_data_and_budget(root, tmp_path, monkeypatch
         save_image(torch.rand(3, 128, 128), root / f"clean/{index:02}.png")
     scores = shifts.train_and_score("small", 0, budget)
     assert scores["auc"] == 0.9
+    names = {path.name for path in budget.states.iterdir()}
+    assert names == {"small_1_0.json", "small_1_0_model.json", "small_1_0_model.safetensors"}
     monkeypatch.setattr(shifts, "train_deflow", None)
     assert shifts.train_and_score("small", 0, replace(budget, processes=3)) == scores
     for changed in ({"learning_rate": 1e-3}, {"inputs": 3}):
