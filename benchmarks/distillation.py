@@ -41,6 +41,7 @@ from sr_utils.esrgan import Discriminator, RRDBNet, agreeing, with_consistency
 from sr_utils.evaluate import parameter_count, score_method, write_metrics
 from sr_utils.files import checksum
 from sr_utils.images import load_image, quantize
+from sr_utils.parameters import check_range
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 from sr_utils.training import ESRGANTraining, train_esrgan
@@ -66,6 +67,8 @@ class Distillation:
     seed: int = 0
     inputs: int = LEARNED_FROM
     """How many of the inputs are learned from; the others are unseen."""
+    threads: int = 1
+    """Of the processor; another number changes the student's last digits."""
     data_root: Path = Path("data")
     peers: Path = Path("runs/peers")
     """Where `benchmarks.peers` keeps its pictures."""
@@ -73,6 +76,9 @@ class Distillation:
     states: Path = Path("runs/distillation")
     weights: Path = Path("checkpoints/distilled_esrgan_x2.safetensors")
     output: Path = Path("figures/metrics/distillation.json")
+
+    def __post_init__(self):
+        check_range("Distillation", least=1, largest=1024, threads=self.threads)
 
     def training(self) -> ESRGANTraining:
         """L1 alone."""
@@ -142,9 +148,10 @@ def scored(method: str, data: DataRoot, restore: Callable[[Path], Tensor], optio
 
 def main(options: Distillation) -> None:
     """Teach, score, print and write."""
-    torch.set_num_threads(1)
     begun, data = time.monotonic(), open_data_root(resolve(options.data_root))
     teacher = score_peer(TEACHER, Peers(data_root=options.data_root, states=options.peers))
+    # Not before: the peers have taken one thread.
+    torch.set_num_threads(options.threads)
     student = train_student(data.inputs[: options.inputs], options)
     pictures = resolve(options.peers) / TEACHER
     by_teacher, by_student = int(teacher["parameters"]), parameter_count(student)

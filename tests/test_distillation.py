@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from benchmarks import distillation, peers
 from benchmarks.distillation import STUDENT, TEACHER, Distillation
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.datasets import open_data_root
+from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
 from sr_utils.images import imresize, load_image, save_image
 
@@ -59,6 +61,20 @@ def test_what_is_taught_is_the_teachers_picture_with_the_inputs_coarse_brightnes
     assert abs((lesson.mean() - low.mean()).item()) < 0.01
     difference = lesson - load_image(options.peers / TEACHER / "004.png")
     assert difference.std() < 0.02 and difference.mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_student_is_trained_on_as_many_threads_as_asked_for(options, monkeypatch):
+    seen = []
+    monkeypatch.setattr(distillation, "train_student", lambda *args: seen.append(torch.get_num_threads()) or 1 / 0)
+    before = torch.get_num_threads()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            distillation.main(replace(options, threads=2))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2]
+    with pytest.raises(UserError, match="threads=0 of Distillation must be a whole number from 1"):
+        replace(options, threads=0)
 
 
 def test_grain_is_grey_as_strong_as_it_says_and_another_for_every_picture(options):
