@@ -21,6 +21,7 @@ path trains anew.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -159,6 +160,8 @@ def main(options: Distillation) -> None:
     def released(path: Path) -> Tensor:
         return load_image(pictures / f"{path.stem}.png")
 
+    # Two rows are of these.
+    @functools.cache
     def restored(path: Path) -> Tensor:
         return restore_image(student, load_image(path))
 

@@ -4,6 +4,7 @@ import functools
 import math
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -59,18 +60,26 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     return paths
 
 
+def of_one_stem(paths: Iterable[Path]) -> tuple[Path, Path] | None:
+    """The first two different paths that share their name without its ending; None if no two do."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = found.setdefault(path.stem, path)
+        if other != path:
+            return other, path
+    return None
+
+
 def images_by_stem(folder: str | os.PathLike) -> dict[str, Path]:
     """The images of `list_images` by their name without its ending, in that order.
 
     Raises:
         UserError: as `list_images`, or two images differ in their ending only.
     """
-    found: dict[str, Path] = {}
-    for path in list_images(folder):
-        other = found.setdefault(path.stem, path)
-        if other is not path:
-            raise UserError(f"{other} and {path} have one name: rename or remove one of them.")
-    return found
+    paths = list_images(folder)
+    if alike := of_one_stem(paths):
+        raise UserError(f"{alike[0]} and {alike[1]} have one name: rename or remove one of them.")
+    return {path.stem: path for path in paths}
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
-from sr_utils.images import crop_to_multiple, imresize, load_image, quantize, save_image, to_bytes
+from sr_utils.images import crop_to_multiple, imresize, load_image, of_one_stem, quantize, save_image, to_bytes
 from sr_utils.parameters import check_range
 from sr_utils.progress import progress
 from sr_utils.tiled_translation import TRANSLATION_OVERLAP, TRANSLATION_TILE, translated_bytes
@@ -238,10 +238,8 @@ def _targets(paths: list[Path], folder: str | Path) -> list[Path]:
     UserError: a result would overwrite one of ``paths``, or two of them would have one result.
     """
     targets = [Path(folder) / f"{path.stem}.png" for path in paths]
-    of_stem: dict[str, Path] = {}
-    for path in paths:
-        if path != (other := of_stem.setdefault(path.stem, path)):
-            raise UserError(f"{other} and {path} would both become {path.stem}.png: rename one of them.")
+    if alike := of_one_stem(paths):
+        raise UserError(f"{alike[0]} and {alike[1]} would both become {alike[0].stem}.png: rename one of them.")
     # Any of them and not only its own: out of a.jpg comes a.png, which may be an input too.
     inputs = {os.path.realpath(path) for path in paths}
     for target in targets:
