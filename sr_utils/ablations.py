@@ -53,7 +53,7 @@ class MapView:
         return f"makes the two differ {1 - self.hidden:.3g} times as much, in mean square"
 
     def pictures(self) -> dict[str, Tensor]:
-        """What there is to see, all at the crop's size: x, y, the difference enlarged four times, h(x) and h(y)."""
+        """What there is to see, all at the crop's size: x, y, the difference amplified four times, h(x) and h(y)."""
         pictures = {"x, clean": self.clean, "y, degraded": self.degraded}
         pictures |= {"4 (h(y) - h(x)) + grey": 0.5 + 4 * self.difference}
         pictures |= {"h(x)": self.clean_map, "h(y)": self.degraded_map}

@@ -34,6 +34,8 @@ class Course:
     data: DataRoot
     run_root: Path
     device: torch.device
+    commit: str
+    """Of the code that began the run; the checkout may move on meanwhile."""
     started: float = field(default_factory=time.monotonic, repr=False)
 
     def provenance(self) -> dict[str, Any]:
@@ -41,7 +43,8 @@ class Course:
         return {
             "profile": self.profile.name,
             "seed": self.seed,
-            **describe_machine(self.device),
+            "commit": self.commit,
+            "device": _device_name(self.device),
             "seconds": round(time.monotonic() - self.started, 1),
         }
 
@@ -54,9 +57,9 @@ class Course:
         )
 
 
-def describe_machine(device: torch.device | None = None) -> dict[str, str]:
-    """The commit and the device that numbers come from; the CPU unless a device is given."""
-    return {"commit": _commit(repository_root()), "device": _device_name(device or torch.device("cpu"))}
+def describe_machine() -> dict[str, str]:
+    """The commit and the device, the CPU, that a command's numbers come from."""
+    return {"commit": _commit(repository_root()), "device": _device_name(torch.device("cpu"))}
 
 
 def begin(notebook: str, *, profile: str, seed: int, data_root: str, run_root: str, **others: Any) -> Course:
@@ -97,6 +100,7 @@ def begin(notebook: str, *, profile: str, seed: int, data_root: str, run_root: s
         data=data,
         run_root=folder,
         device=torch.device("cuda" if cuda else "cpu"),
+        commit=_commit(repository_root()),
     )
 
 
@@ -118,6 +122,10 @@ def _parameters_of_kernel() -> tuple[dict[str, Parameter], list[str]]:
     return declared, injected
 
 
+_CODE = ("sr_utils", "benchmarks", "notebooks")
+"""Folders whose changes make numbers those of no commit."""
+
+
 def _commit(root: Path) -> str:
     """Short hash of the checkout, with `+changes` where tracked code or notebooks differ from it.
 
@@ -127,7 +135,7 @@ def _commit(root: Path) -> str:
         top = _git(root, "rev-parse", "--show-toplevel")
         if Path(top).resolve() != root.resolve():
             return "unknown"
-        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "sr_utils", "notebooks")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *_CODE)
         return _git(root, "rev-parse", "--short", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

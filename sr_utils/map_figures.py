@@ -139,10 +139,10 @@ def gain_bars(rows: Sequence[Row], *, title: str, xlabel: str) -> Figure:
 
 @styled
 def map_view(view: MapView, rows: Sequence[Row] = ()) -> Figure:
-    """x, y, h(x), h(y), their difference four times enlarged, its histogram, and where this h stands in the plane."""
+    """x, y, h(x), h(y), their difference amplified four times, its histogram, and where this h stands in the plane."""
     figure = Figure(figsize=(WIDTH, 5.4 if rows else 6.4))
     axes = figure.subplots(2, 4 if rows else 3)
-    figure.subplots_adjust(left=0.05, right=0.98, top=0.87, bottom=0.1, wspace=0.16, hspace=0.22)
+    figure.subplots_adjust(left=0.05, right=0.98, top=0.87, bottom=0.11, wspace=0.16, hspace=0.22)
     name = view.domain_map.replace("_", " ")
     figure.suptitle(f"{name}, strength {view.strength:g}: {view.effect()}")
     for axis, (label, picture) in zip((*axes[0][:3], *axes[1][:2]), view.pictures().items(), strict=True):
@@ -151,6 +151,7 @@ def map_view(view: MapView, rows: Sequence[Row] = ()) -> Figure:
         axes[1][2].stairs(shares, edges, label=label, linewidth=1.8)
     axes[1][2].legend(fontsize=9)
     axes[1][2].set_title("share of values")
+    axes[1][2].set_xlabel("grey levels / 255", fontsize=9)
     axes[1][2].tick_params(labelsize=9)
     if rows:
         axes[0][3].axis("off")
@@ -162,7 +163,8 @@ def map_view(view: MapView, rows: Sequence[Row] = ()) -> Figure:
             lines = [f"leakage {row['leakage_auc']:.3f}", f"content {row['content_psnr']:.2f} dB"]
             lines.append(f"restored LPIPS {row['restoration_lpips']:.4f}" if "restoration_lpips" in row else "")
             axes[0][3].text(0.0, 0.5, "At strength 1:\n" + "\n".join(lines), fontsize=11, va="center")
-        plane.set_title("leakage, content in dB")
+        plane.set_title("content, dB")
+        plane.set_xlabel("leakage, AUC", fontsize=9)
         plane.tick_params(labelsize=9)
     return figure
 

@@ -140,7 +140,7 @@ def cost_planes(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
             # To the left of several, whose label is long: the dearest have the figure's edge to their right.
             align, offset = ("right", (-6, 5)) if len(group) > 1 else ("left", (6, 5))
             axis.annotate(_ranges(group), place, offset, textcoords="offset points", ha=align, fontsize=12)
-        axis.set(xscale="log", xlabel="multiplications per pixel", ylabel=label)
+        axis.set(xscale="log", xlabel="multiplications per pixel", ylabel=f"{label} (up is better)")
         axis.margins(0.12)
     axes[0][1].invert_yaxis()
     figure.supxlabel(_numbered([row["method"] for row in rows]), fontsize=11)

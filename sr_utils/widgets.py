@@ -159,7 +159,7 @@ def map_explorer(
 
 
 def walk_pictures(walk: LatentWalk, **options: Any) -> dict[str, Tensor]:
-    """Clean image, where the walk stands, and what was added, four times enlarged."""
+    """Clean image, where the walk stands, and what was added, amplified four times."""
     clean, there = walk.image[0], walk.step(**options)
     return {"x, clean": clean, "on the walk": there, "4 times what was added": (0.5 + 4 * (there - clean)).clamp(0, 1)}
 

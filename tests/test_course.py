@@ -114,6 +114,13 @@ def test_provenance_and_the_last_line(options, capsys):
     assert line.startswith("03_training took ") and line.count("\n") == 1 and stamp["commit"] in line
 
 
+def test_numbers_are_of_the_commit_that_the_run_began_with(options, monkeypatch):
+    begun = course.begin("03_training", **options)
+    commit = begun.provenance()["commit"]
+    monkeypatch.setattr(course, "_commit", lambda root: "moved_on")
+    assert begun.provenance()["commit"] == commit != "moved_on"
+
+
 def test_commit_names_the_checkout_and_its_changes(tmp_path, monkeypatch):
     assert course._commit(tmp_path) == "unknown"
 
@@ -134,6 +141,12 @@ def test_commit_names_the_checkout_and_its_changes(tmp_path, monkeypatch):
     (tmp_path / "other.txt").write_text("untracked")
     assert course._commit(tmp_path) == clean
     module.write_text("2")
+    assert course._commit(tmp_path) == f"{clean}+changes"
+    module.write_text("1")
+    bench = tmp_path / "benchmarks" / "x.py"
+    bench.parent.mkdir()
+    bench.write_text("1")
+    git("add", "benchmarks")
     assert course._commit(tmp_path) == f"{clean}+changes"
     assert course._commit(module.parent) == "unknown"
 
