@@ -55,8 +55,11 @@ rule part:
 rule scores:
     input:
         images=lambda wildcards: job.part(int(wildcards.first)),
+        truths=lambda wildcards: job.truths_of(int(wildcards.first)),
     output:
         f"{PARTS}/{{first}}.json",
+    params:
+        truths=job.truths,
     threads: 1
     resources:
         mem_mb=4000,

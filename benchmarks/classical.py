@@ -37,9 +37,11 @@ from sr_utils.classical import single_image_methods
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
 from sr_utils.datasets import open_data_root
+from sr_utils.errors import UserError
 from sr_utils.evaluate import PSNR_CEILING, write_metrics
 from sr_utils.images import imresize, load_image, quantize
 from sr_utils.metrics import lpips, psnr, ssim
+from sr_utils.parameters import check_range
 from sr_utils.repository import resolve
 
 Scores = dict[str, float]
@@ -61,6 +63,12 @@ class Classical:
     data_root: Path = Path("data")
     states: Path = Path("runs/classical")
     output: Path = Path("figures/metrics/classical.json")
+
+    def __post_init__(self):
+        parts = {"clean_images": self.clean_images, "burst_images": self.burst_images}
+        check_range("Classical", least=0, **parts, **({} if self.images is None else {"images": self.images}))
+        if not any((self.images is None, self.images, *parts.values())):
+            raise UserError("Classical has no images: give one of images, clean_images and burst_images above 0.")
 
 
 def scattered(count: int) -> list[int]:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import run_benchmark
-from benchmarks.comparison import summarise_with_unseen
+from benchmarks.comparison import check_about, provenance_beside, summarise_with_unseen
 from benchmarks.ladder import LEARNED_FROM
 from benchmarks.peers import Peers, score_peer
 from sr_utils.checkpoints import load_model, save_model
@@ -111,9 +111,17 @@ def with_grain(restore: Callable[[Path], Tensor], seed: int) -> Callable[[Path],
 
 
 def train_student(lessons: Sequence[Path], options: Distillation) -> RRDBNet:
-    """The base network, taught with the inputs at ``lessons``; known weights are not trained again."""
+    """The base network, taught with the inputs at ``lessons``; known weights are not trained again.
+
+    Raises
+    ------
+    UserError: the weights are of other inputs or another budget.
+    """
     path = resolve(options.weights)
+    about = {"teacher": TEACHER, "inputs": len(lessons), "steps": options.steps, "seed": options.seed}
+    about["lessons"] = checksum(lessons)
     if path.is_file():
+        check_about(path, provenance_beside(path), about)
         return load_model(path, RRDBNet)
     network = with_consistency(load_model(resolve(options.base), RRDBNet), CONSISTENCY)
     # It takes no part: there is no second stage.
@@ -129,8 +137,7 @@ def train_student(lessons: Sequence[Path], options: Distillation) -> RRDBNet:
     state = resolve(options.states) / "student.safetensors"
     history = train_esrgan(network, discriminator, samples, options.training(), state_path=state)
     network.to(memory_format=torch.contiguous_format)
-    about = {"teacher": TEACHER, "inputs": len(lessons), "steps": options.steps, "seed": options.seed}
-    about |= describe_machine() | {"lessons": checksum(lessons)}
+    about |= describe_machine()
     about["loss"] = history.records[:: max(1, len(history.records) // 100)]
     save_model(path, network, about)
     forget_states(state)

@@ -47,6 +47,7 @@ from sr_utils.images import crop_to_multiple
 from sr_utils.map_scores import content_kept, leakage, linear_probe_auc, matched_auc, picture_statistics
 from sr_utils.metrics import lpips, psnr
 from sr_utils.noise_calibration import calibrate_noise
+from sr_utils.parameters import refuse_unknown
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image, restore_image
 from sr_utils.temporal import temporal_pairs
@@ -69,6 +70,10 @@ class Design:
     data_root: Path = Path("data")
     states: Path = Path("runs/h_design")
     output: Path = Path("figures/metrics/h_design.json")
+
+    def __post_init__(self):
+        for name in self.maps:
+            refuse_unknown(name, DOMAIN_MAPS, what="map")
 
 
 @dataclass(frozen=True)

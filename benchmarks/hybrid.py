@@ -51,6 +51,7 @@ from sr_utils.hybrid import (
     refine_image,
 )
 from sr_utils.images import crop_to_multiple, load_image, quantize
+from sr_utils.parameters import refuse_unknown
 from sr_utils.profiles import PROFILES
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
@@ -88,6 +89,11 @@ class Hybrid:
     ladder: Path = Path("figures/metrics/ladder.json")
     states: Path = Path("runs/hybrid")
     output: Path = Path("figures/metrics/hybrid.json")
+
+    def __post_init__(self):
+        refuse_unknown(self.profile, PROFILES, what="profile")
+        for method in self.methods:
+            refuse_unknown(method, (*Hybrid.methods, *Ladder.sources), what="method")
 
     def rungs(self) -> Ladder:
         """The ladder with this budget."""

@@ -42,6 +42,7 @@ from sr_utils.images import crop_to_multiple, quantize
 from sr_utils.noise_model import fit_noise_model
 from sr_utils.noise_patches import collect_noise, inject_noise
 from sr_utils.pair_generator import fit_pair_generator
+from sr_utils.parameters import refuse_unknown
 from sr_utils.profiles import PROFILES
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image, restore_image
@@ -73,6 +74,9 @@ class Ladder:
     shifts: Path = Path("runs/shifts")
     states: Path = Path("runs/ladder")
     output: Path = Path("figures/metrics/ladder.json")
+
+    def __post_init__(self):
+        refuse_unknown(self.profile, PROFILES, what="profile")
 
 
 LEARNED_FROM = Shifts().inputs

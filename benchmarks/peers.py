@@ -44,6 +44,7 @@ from sr_utils.evaluate import bicubic, parameter_count, score_method, summarise,
 from sr_utils.files import checksum
 from sr_utils.images import imresize, load_image, quantize, save_image, to_bytes
 from sr_utils.noise_model import fit_noise_model
+from sr_utils.parameters import refuse_unknown
 from sr_utils.progress import progress
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
@@ -70,6 +71,10 @@ class Peers:
     data_root: Path = Path("data")
     states: Path = Path("runs/peers")
     output: Path = Path("figures/metrics/peers.json")
+
+    def __post_init__(self):
+        for method in self.methods:
+            refuse_unknown(method, ("lanczos", "non_local_means", *NETWORKS, "esrgan_published"), what="peer")
 
 
 def _bytes(image: Tensor) -> np.ndarray:

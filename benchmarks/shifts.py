@@ -33,6 +33,7 @@ from sr_utils.errors import UserError
 from sr_utils.files import checksum
 from sr_utils.grain_calibration import calibrate_grain
 from sr_utils.noise_calibration import calibrate_noise
+from sr_utils.parameters import refuse_unknown
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image
 from sr_utils.strength_calibration import calibrate_strengths
@@ -63,6 +64,10 @@ class Shifts:
     data_root: Path = Path("data")
     states: Path = Path("runs/shifts")
     output: Path = Path("figures/metrics/shifts.json")
+
+    def __post_init__(self):
+        for kind in self.kinds:
+            refuse_unknown(kind, KINDS, what="kind of shift")
 
 
 def model_path(states: Path, kind: str, steps: int, seed: int) -> Path:

@@ -24,6 +24,7 @@ from sr_utils.esrgan import RRDBNet
 from sr_utils.evaluate import bicubic
 from sr_utils.files import atomic_path
 from sr_utils.images import load_image
+from sr_utils.parameters import refuse_unknown
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 
@@ -99,7 +100,9 @@ def peer_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
 
 def readme_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
     """One scene: the input as it is, bicubic, a released network, its student, ours, the truth; all cropped alike."""
-    input_path, truth_path = next(pair for pair in data.pairs if pair[0].stem == options.example)
+    named = {pair[0].stem: pair for pair in data.pairs}
+    refuse_unknown(options.example, named, what="name of an input")
+    input_path, truth_path = named[options.example]
     low, truth, scale = load_image(input_path), load_image(truth_path), data.scale
     top, left = (scale * (place // scale) for place in report.busiest_window(truth, CROP))
     whole = {

@@ -72,7 +72,9 @@ def headline(run_root: Path = Path("runs/quick")) -> None:
         the run's folder.
     """
     from sr_utils.headline import headline_table
+    from sr_utils.repository import resolve
 
+    run_root = resolve(run_root)
     print(f"\n{headline_table(run_root)}\n\nExecuted notebooks: {run_root / 'notebooks'}")
 
 

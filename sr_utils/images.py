@@ -124,6 +124,8 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
                 image.load()
             except Exception as error:  # damaged files make decoders raise nearly anything
                 raise UserError(f"The image {path} is truncated or corrupt ({error}): replace it.") from error
+            if image.format == "TIFF":
+                _check_tiff(image, path)
             if image.mode == "F":
                 # OpenCV does not turn floating-point grey into colour.
                 array = np.repeat(np.asarray(image)[..., None], 3, axis=2)
@@ -140,6 +142,16 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
     if array is None:
         raise UserError(f"The image {path} has a format that cannot be read: save it again as PNG.")
     return _to_tensor(_upright(array, orientation)[..., ::-1], path)
+
+
+def _check_tiff(image: Image.Image, path: Path) -> None:
+    """Refuse what OpenCV, which alone keeps more than 8 bits of colour, reads as other values than are meant."""
+    tags = image.tag_v2
+    planar = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > 1
+    inverted = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    if (planar or inverted) and set(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) & {16, 32, 64}:
+        kind = "keeps its channels one after the other" if planar else "counts from white to black"
+        raise UserError(f"The image {path} {kind} in more than 8 bits, which is not read: save it again as PNG.")
 
 
 def _is_8_bit(image: Image.Image) -> bool:
@@ -241,6 +253,17 @@ def quantize(image: torch.Tensor) -> torch.Tensor:
 def to_bytes(image: torch.Tensor) -> torch.Tensor:
     """The 256 levels of an 8-bit file, of an image in [0, 1]; an image of bytes already stays as it is."""
     return image if image.dtype == torch.uint8 else image.clamp(0, 1).mul_(255).round_().byte()
+
+
+def finite_bytes(image: torch.Tensor, *, of: str) -> torch.Tensor:
+    """`to_bytes` of what a network made.
+
+    Raises:
+        UserError: a pixel is not finite, which bytes could not show. ``of`` names the network.
+    """
+    if not torch.isfinite(image).all():
+        raise UserError(f"The {of} gave pixels that are not finite: its weights are damaged, train or copy them anew.")
+    return to_bytes(image)
 
 
 def save_image(image: torch.Tensor, path: str | os.PathLike) -> None:

@@ -130,10 +130,14 @@ def refuse_unknown(name: str, known: Iterable[str], *, what: str) -> None:
     raise UserError(f"'{name}' is not a {what}: {mend}")
 
 
+_NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+"""What `ast.literal_eval` raises for text that is no value."""
+
+
 def _literal(node: ast.expr | None) -> Any:
     try:
         return ast.literal_eval(node) if node is not None else None
-    except ValueError:
+    except _NO_LITERAL:
         return None
 
 
@@ -169,7 +173,7 @@ def _parse(text: str, parameter: Parameter, where: str) -> Any:
             return None
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except _NO_LITERAL:
         value = text
     if not parameter.accepts(value):
         raise UserError(_mistyped(parameter, value, where))

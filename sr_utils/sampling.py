@@ -17,7 +17,7 @@ from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.files import checksum, read_json, write_json
-from sr_utils.images import crop_to_multiple, imresize, load_image, of_one_stem, quantize, save_image, to_bytes
+from sr_utils.images import crop_to_multiple, finite_bytes, imresize, load_image, of_one_stem, quantize, save_image
 from sr_utils.parameters import check_range
 from sr_utils.progress import progress
 from sr_utils.tiled_translation import TRANSLATION_OVERLAP, TRANSLATION_TILE, translated_bytes
@@ -222,7 +222,7 @@ def _restored_bytes(network: RRDBNet, low_resolution: Tensor, device: str, tile:
     for top, bottom, keep_top, keep_bottom in tiles(height, tile, OVERLAP, multiple=grid):
         for left, right, keep_left, keep_right in tiles(width, tile, OVERLAP, multiple=grid):
             part = low_resolution[None, :, top:bottom, left:right].to(device, memory_format=torch.channels_last)
-            out = to_bytes(network(part)[0]).cpu()
+            out = finite_bytes(network(part)[0], of="restoring network").cpu()
             rows = slice(scale * (keep_top - top), scale * (keep_bottom - top))
             columns = slice(scale * (keep_left - left), scale * (keep_right - left))
             target = restored[:, scale * keep_top : scale * keep_bottom, scale * keep_left : scale * keep_right]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +38,16 @@ def score_folder(images: Sequence[Path], truths: Path, output: Path) -> list[dic
 
     Raises
     ------
-    UserError: a truth is missing, or of another size.
+    UserError: a truth is missing, or of another size; or ``output`` is one of the images.
     """
     from sr_utils.evaluate import score
     from sr_utils.images import load_image
 
     known, rows = images_by_stem(truths), []
+    if os.path.realpath(output) in map(os.path.realpath, (*images, *known.values())):
+        raise UserError(
+            f"{output} is an image, and the scores would overwrite it: name another file, such as scores.json."
+        )
     for path in images:
         if path.stem not in known:
             raise UserError(f"{path} has no ground truth called {path.stem}.* in {truths}: add it or remove the image.")
@@ -84,6 +89,11 @@ class FolderJob:
     def part(self, first: int) -> list[str]:
         """The images of one shard."""
         return self.names()[first : first + self.shard]
+
+    def truths_of(self, first: int) -> list[str]:
+        """The ground truths of one shard, as far as they exist; `score_folder` says which do not."""
+        known = images_by_stem(self.truths)
+        return [str(known[stem]) for name in self.part(first) if (stem := Path(name).stem) in known]
 
 
 def read_job(config: Mapping[str, Any]) -> FolderJob:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sr_utils.deflow import DeFlow
 from sr_utils.errors import UserError
-from sr_utils.images import to_bytes
+from sr_utils.images import finite_bytes
 from sr_utils.latent_noise import LatentNoise
 from sr_utils.parameters import check_range
 from sr_utils.tiles import tiles
@@ -54,7 +54,9 @@ def translated_bytes(
                 noise=noise.inside(area),
             )
             kept = (keep_top - top, keep_bottom - top, keep_left - left, keep_right - left)
-            degraded[:, keep_top:keep_bottom, keep_left:keep_right] = to_bytes(_cut(part, kept, 1)[0]).cpu()
+            degraded[:, keep_top:keep_bottom, keep_left:keep_right] = finite_bytes(
+                _cut(part, kept, 1)[0], of="flow"
+            ).cpu()
     return degraded[:, : clean.shape[1], : clean.shape[2]]
 
 

@@ -118,6 +118,12 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
+def _seen_through_h(model: DeFlow, image: Tensor) -> Tensor:
+    """h of ``image`` (1, 3, H, W), coarsely: an edited map is another run, but not a device that rounds differently."""
+    generator = None if model.config.condition_noise else torch.Generator().manual_seed(0)
+    return model.condition(image, generator=generator).mul(10).round()
+
+
 def train_deflow(
     model: DeFlow,
     clean: list[Tensor],
@@ -178,7 +184,10 @@ def train_deflow(
         ),
     }
     parts = {"model": model, "average": average, "optimiser": optimiser}
-    run = TrainingRun(config, parts, samplers, state_path, [*model.state_dict().values(), *clean, *degraded])
+    first = (images[0][None, :, : config.patch, : config.patch].to(device) for images in (clean, degraded))
+    seen = [_seen_through_h(model, image) for image in first]
+    origin = [*model.state_dict().values(), *clean, *degraded, *seen]
+    run = TrainingRun(config, parts, samplers, state_path, origin)
     run.resume()
     half = config.batch // 2
     domain = torch.tensor([CLEAN] * half + [DEGRADED] * (config.batch - half), device=device)

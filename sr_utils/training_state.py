@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,15 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
             younger.replace(older)
 
 
-def _fingerprint(tensors: Iterable[Tensor]) -> int:
-    """A number that changes with any value of the tensors."""
-    found = 0
+def _settings(parts: dict[str, Any]) -> str:
+    """How the modules were set up: what their weights alone do not say."""
+    configs = {name: part.config for name, part in parts.items() if is_dataclass(getattr(part, "config", None))}
+    return repr({name: asdict(config) for name, config in configs.items()})
+
+
+def _fingerprint(tensors: Iterable[Tensor], settings: str) -> int:
+    """A number that changes with any value of the tensors and with the settings."""
+    found = zlib.crc32(settings.encode())
     for tensor in tensors:
         found = zlib.crc32(tensor.detach().cpu().contiguous().numpy(), found)
     return found
@@ -70,7 +76,8 @@ def _fingerprint(tensors: Iterable[Tensor]) -> int:
 class TrainingRun:
     """What both loops save and restore: modules, averages, optimisers, samplers, random states, history.
 
-    ``origin`` is what a run starts from, images and weights; with others, an old state is no state of this run.
+    ``origin`` is what a run starts from, images and weights; with others, or with modules of another ``config``, an old
+    state is no state of this run.
     """
 
     def __init__(
@@ -82,7 +89,7 @@ class TrainingRun:
         origin: Iterable[Tensor],
     ):
         self.config, self.parts, self.samplers = asdict(config), parts, samplers
-        self.origin = 0 if state_path is None else _fingerprint(origin)
+        self.origin = 0 if state_path is None else _fingerprint(origin, _settings(parts))
         self.state_path = None if state_path is None else Path(state_path)
         self.history, self.start = History(), 0
         self.device = next(
@@ -120,7 +127,8 @@ class TrainingRun:
         if state.get("config") != self.config:
             raise UserError(f"The training state {path} was written with other settings; {again}")
         if state.get("origin") != self.origin:
-            raise UserError(f"The training state {path} was written with other images or starting weights; {again}")
+            other = "other images, starting weights or settings of the network"
+            raise UserError(f"The training state {path} was written with {other}; {again}")
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state["parts"][name])

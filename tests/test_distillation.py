@@ -47,6 +47,8 @@ def test_rows_are_of_the_teacher_of_what_is_taught_and_of_the_student(options):
     before = options.weights.read_bytes()
     distillation.main(options)
     assert options.weights.read_bytes() == before
+    with pytest.raises(UserError, match=r"student\.safetensors is of other data .*not the same: inputs and lessons"):
+        distillation.main(replace(options, inputs=2))
 
 
 def test_what_is_taught_is_the_teachers_picture_with_the_inputs_coarse_brightness(options):

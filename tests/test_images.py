@@ -398,3 +398,30 @@ def test_cropping_to_a_multiple_refuses_what_is_smaller():
     assert crop_to_multiple(torch.zeros(3, 9, 17), 8).shape == (3, 8, 16)
     with pytest.raises(UserError, match=r"^photo\.png is 17x7, smaller than 8 pixels"):
         crop_to_multiple(torch.zeros(3, 7, 17), 8, name="photo.png")
+
+
+@pytest.mark.parametrize("entry", [(284, 2), (262, 0)])
+def test_a_deep_tiff_that_would_be_read_wrongly_is_refused(tmp_path, entry):
+    """Channels one after the other (284 = 2), or white as 0 (262 = 0), in 16 bits."""
+    samples = 3 if entry[0] == 284 else 1
+    values = {256: 4, 257: 4, 258: 16, 259: 1, 262: 1 if samples == 1 else 2, 277: samples, 278: 4} | dict([entry])
+    pixels, offset = bytes(2 * 16 * samples), 8
+    # Three counts or offsets do not fit into an entry: they lie behind the pixels.
+    extra, at = b"", offset + len(pixels)
+    entries = {tag: (3, 1, value) for tag, value in values.items()}
+    for tag, kind, each in ((273, 4, [offset + 32 * plane for plane in range(samples)]), (279, 4, [32] * samples)):
+        if samples == 1:
+            entries[tag] = (kind, 1, each[0])
+        else:
+            entries[tag] = (kind, samples, at + len(extra))
+            extra += b"".join(number.to_bytes(4, "little") for number in each)
+    if samples == 3:
+        entries[258] = (3, 3, at + len(extra))
+        extra += (16).to_bytes(2, "little") * 3
+    content = b"II*\0" + (at + len(extra)).to_bytes(4, "little") + pixels + extra + len(entries).to_bytes(2, "little")
+    for tag, (kind, count, value) in sorted(entries.items()):
+        content += tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + count.to_bytes(4, "little")
+        content += value.to_bytes(4, "little")
+    (tmp_path / "a.tif").write_bytes(content + bytes(4))
+    with pytest.raises(UserError, match="in more than 8 bits, which is not read: save it again as PNG"):
+        load_image(tmp_path / "a.tif")

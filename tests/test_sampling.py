@@ -158,6 +158,20 @@ def test_two_images_of_one_stem_never_become_one_result(flow, network, work, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_that_give_no_numbers_write_no_picture(flow, network, tmp_path):
+    save_image(torch.rand(3, 16, 16), tmp_path / "in/a.png")
+    with torch.no_grad():
+        network.last.bias.fill_(float("nan"))
+        for name, parameter in flow.named_parameters():
+            if "population" not in name:
+                parameter.fill_(float("nan"))
+    with pytest.raises(UserError, match="restoring network gave pixels that are not finite"):
+        restore_folder(network, [tmp_path / "in/a.png"], tmp_path / "out")
+    with pytest.raises(UserError, match="flow gave pixels that are not finite"):
+        translate_folder(flow, [tmp_path / "in/a.png"], tmp_path / "out", seed=0)
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
 def test_a_folder_is_restored_under_its_names(network, tmp_path):
     save_image(torch.rand(3, 9, 11), tmp_path / "in" / "a b.png")
     written = restore_folder(network, [tmp_path / "in" / "a b.png"], tmp_path / "out")

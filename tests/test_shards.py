@@ -103,9 +103,22 @@ def test_scores_of_parts_are_gathered(tmp_path, images, monkeypatch):
     found = read_json(tmp_path / "all.json")
     assert [row["name"] for row in found["images"]] == [str(index) for index in range(8)]
     assert found["rows"][0]["method"] == "mine" and found["rows"][0]["count"] == 8
+    before = (images / "3.png").read_bytes()
+    with pytest.raises(UserError, match=r"3\.png is an image, .* overwrite"):
+        score_folder(part_of(images, 0, 5), images, images / "3.png")
+    assert (images / "3.png").read_bytes() == before
     (images / "7.png").rename(tmp_path / "7.png")
     with pytest.raises(UserError, match="has no ground truth called 7"):
         score_folder([tmp_path / "7.png"], images, tmp_path / "x.json")
+
+
+def test_a_shard_knows_the_truths_it_is_scored_against(images, tmp_path):
+    (images / "1.png").rename(tmp_path / "1.png")
+    given = {"task": "score", "images": str(tmp_path), "output": "out", "truths": str(images), "shard": 4}
+    assert read_job(given).truths_of(0) == []
+    (tmp_path / "1.png").rename(images / "1.png")
+    job = read_job(given | {"images": str(images)})
+    assert job.truths_of(4) == [str(images / f"{index}.png") for index in range(4, 8)]
 
 
 def test_settings_are_checked(images):

@@ -14,6 +14,7 @@ from sr_utils.checkpoints import load_model
 from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.descent import Suspects, TrainingError, descend, learning_rate_at
+from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, PerceptualLoss, RRDBNet, RRDBNetConfig
 from sr_utils.features import imagenet_features
@@ -195,9 +196,9 @@ def test_a_state_of_other_images_or_weights_is_refused(tmp_path):
     brighter = [*degraded[:-1], degraded[-1].clone()]
     brighter[-1][0, 0, 0] += 0.01
     for others in ((clean, brighter), (degraded, clean), (clean[:2], degraded)):
-        with pytest.raises(UserError, match="other images or starting weights; delete state.safetensors and what is"):
+        with pytest.raises(UserError, match="other images, starting weights or settings of the network; delete state"):
             run(*others)
-    with pytest.raises(UserError, match="other images or starting weights"):
+    with pytest.raises(UserError, match="other images, starting weights"):
         run(clean, degraded, seed=1)
 
 
@@ -206,6 +207,18 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
     run_deflow(state_path=state, stop_after=2)
     with pytest.raises(UserError, match="other settings"):
         run_deflow(replace(DEFLOW, batch=2), state_path=state)
+    with pytest.raises(UserError, match="settings of the network"):
+        run_deflow(flow=replace(FLOW, condition_noise=0.5), state_path=state)
+
+
+def test_a_state_of_another_map_under_the_same_name_is_refused(tmp_path, monkeypatch):
+    options = {"flow": replace(FLOW, domain_map="mean_filter"), "state_path": tmp_path / "state.safetensors"}
+    run_deflow(stop_after=2, **options)
+    run_deflow(stop_after=2, **options)
+    own = DOMAIN_MAPS["mean_filter"]
+    monkeypatch.setitem(DOMAIN_MAPS, "mean_filter", lambda *given, **named: 0.9 * own(*given, **named))
+    with pytest.raises(UserError, match="settings of the network"):
+        run_deflow(**options)
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step_file_and_layer():
