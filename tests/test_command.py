@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,20 @@ def test_a_benchmark_without_its_data_says_so():
 def test_every_benchmark_is_started_the_same_way(name):
     started = (ROOT / "benchmarks" / f"{name}.py").read_text().rsplit('if __name__ == "__main__":\n', 1)[1]
     assert started.startswith("    run_benchmark(main, ") and started.endswith(", __doc__)\n")
+
+
+@pytest.mark.parametrize(
+    "name, options, given, said",
+    [
+        ("ladder", "Ladder", {"profile": "ful"}, "did you mean 'full'"),
+        ("shifts", "Shifts", {"kinds": ("nosuch",)}, "'nosuch' is not a kind of shift"),
+        ("h_design", "Design", {"maps": ("mean_filtr",)}, "did you mean 'mean_filter'"),
+        ("peers", "Peers", {"methods": ("lanczso",)}, "did you mean 'lanczos'"),
+        ("hybrid", "Hybrid", {"methods": ("refinment_best",)}, "did you mean 'refinement_best'"),
+        ("classical", "Classical", {"images": 0, "clean_images": 0, "burst_images": 0}, "has no images"),
+        ("classical", "Classical", {"images": -1}, "images=-1 of Classical"),
+    ],
+)
+def test_a_mistyped_choice_is_refused_before_anything_is_made(name, options, given, said):
+    with pytest.raises(UserError, match=said):
+        getattr(import_module(f"benchmarks.{name}"), options)(**given)
