@@ -8,9 +8,11 @@ start from which minutes of fine-tuning are enough. The base refinement networks
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,6 +110,27 @@ def generic_domains(images: list[Tensor], scale: int, *, seed: int) -> tuple[lis
     return small[0::2], degraded
 
 
+def _origin(
+    data: DataRoot, training: DeFlowTraining | ESRGANTraining, degradation: GenericDegradation
+) -> dict[str, Any]:
+    """What weights are made of; with another, they are other weights."""
+    return {
+        "data": {"photographs": len(data.train), "checksum": checksum(data.train)},
+        "degradation": asdict(degradation),
+        "training": asdict(training),
+    }
+
+
+def _check_stage(weights: Path, record: dict[str, Any], origin: dict[str, Any]) -> None:
+    # As the file has them: there, tuples are lists.
+    wrong = [name for name, value in json.loads(json.dumps(origin)).items() if record.get(name) != value]
+    if wrong:
+        raise UserError(
+            f"{weights} is of an earlier training with another {' and '.join(wrong)}: "
+            "delete it and what is called alike to start again."
+        )
+
+
 def _provenance(
     data: DataRoot,
     training: DeFlowTraining | ESRGANTraining,
@@ -119,9 +142,7 @@ def _provenance(
         **about,
         "seed": training.seed,
         "steps": history.records[-1]["step"] + 1,
-        "data": {"photographs": len(data.train), "checksum": checksum(data.train)},
-        "degradation": asdict(degradation),
-        "training": asdict(training),
+        **_origin(data, training, degradation),
         "loss": history.records[:: max(1, len(history.records) // 100)],
     }
 
@@ -174,6 +195,7 @@ def train_base_esrgan(
         if all(file.is_file() and file.with_suffix(".json").is_file() for file in done):
             network, discriminator = load_model(done[0], RRDBNet), load_model(done[1], Discriminator)
             records.append(read_json(done[0].with_suffix(".json")))
+            _check_stage(done[0], records[-1], _origin(data, training, degradation))
             continue
         pairs = GenericPairSampler(load_images(data.train), training.patch, scale, degradation, seed=training.seed)
         history = train_esrgan(network, discriminator, pairs, training, state_path=path)

@@ -1,5 +1,7 @@
 """Base checkpoints: generic pairs, domains without shared photographs, and trainings that go on where they ended."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -97,6 +99,22 @@ def test_two_stages_say_where_they_come_from_and_go_on_with_what_is_missing(data
     assert_equal(weights(first, RRDBNet), weights(again, RRDBNet))
     names = [folder / "base_discriminator.safetensors" for folder in (tmp_path / "first", tmp_path / "again")]
     assert_equal(*(weights(name, Discriminator) for name in names))
+
+
+def test_a_finished_stage_of_other_photographs_or_settings_is_refused(data, tmp_path):
+    def train(data, training):
+        state = tmp_path / "states" / "x2.safetensors"
+        stages = ((training, ANY_GRAIN),)
+        return train_base_esrgan(data, tmp_path, scale=2, state_path=state, about=ABOUT, stages=stages)
+
+    training = ESRGANTraining(pixel_steps=1, gan_steps=0, patch=16, batch=1)
+    train(data, training)
+    train(data, training)
+    with pytest.raises(UserError, match="another training: delete it"):
+        train(data, replace(training, learning_rate=1e-5))
+    save_image(torch.rand(3, 160, 176), data.root / "clean" / "0.png")
+    with pytest.raises(UserError, match="another data: delete it"):
+        train(open_data_root(data.root), training)
 
 
 @pytest.mark.parametrize("scale", [1, 4])
