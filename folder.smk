@@ -58,8 +58,6 @@ rule scores:
         truths=lambda wildcards: job.truths_of(int(wildcards.first)),
     output:
         f"{PARTS}/{{first}}.json",
-    params:
-        truths=job.truths,
     threads: 1
     resources:
         mem_mb=4000,

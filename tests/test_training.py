@@ -24,6 +24,7 @@ from sr_utils.training import DeFlowTraining, ESRGANTraining, bfloat16_is_native
 FLOW = DeFlowConfig(steps=2, hidden=8, features=8, encoder_blocks=1)
 DEFLOW = DeFlowTraining(steps=6, patch=16, batch=4)
 ESRGAN = ESRGANTraining(pixel_steps=3, gan_steps=3, patch=16, batch=2)
+OTHER = "was written with other images, starting weights or settings of the network"
 
 
 def smooth(count, seed, noise=0.0):
@@ -196,9 +197,9 @@ def test_a_state_of_other_images_or_weights_is_refused(tmp_path):
     brighter = [*degraded[:-1], degraded[-1].clone()]
     brighter[-1][0, 0, 0] += 0.01
     for others in ((clean, brighter), (degraded, clean), (clean[:2], degraded)):
-        with pytest.raises(UserError, match="other images, starting weights or settings of the network; delete state"):
+        with pytest.raises(UserError, match=f"{OTHER}; delete state.safetensors and what is"):
             run(*others)
-    with pytest.raises(UserError, match="other images, starting weights"):
+    with pytest.raises(UserError, match=OTHER):
         run(clean, degraded, seed=1)
 
 
@@ -207,7 +208,7 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
     run_deflow(state_path=state, stop_after=2)
     with pytest.raises(UserError, match="other settings"):
         run_deflow(replace(DEFLOW, batch=2), state_path=state)
-    with pytest.raises(UserError, match="settings of the network"):
+    with pytest.raises(UserError, match=OTHER):
         run_deflow(flow=replace(FLOW, condition_noise=0.5), state_path=state)
 
 
@@ -217,7 +218,7 @@ def test_a_state_of_another_map_under_the_same_name_is_refused(tmp_path, monkeyp
     run_deflow(stop_after=2, **options)
     own = DOMAIN_MAPS["mean_filter"]
     monkeypatch.setitem(DOMAIN_MAPS, "mean_filter", lambda *given, **named: 0.9 * own(*given, **named))
-    with pytest.raises(UserError, match="settings of the network"):
+    with pytest.raises(UserError, match=OTHER):
         run_deflow(**options)
 
 
