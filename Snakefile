@@ -52,6 +52,7 @@ rule course:
         f"{EXECUTED}/07_task2_h_design.ipynb",
         f"{EXECUTED}/09_hybrid_methods.ipynb",
         f"{EXECUTED}/10_solutions.ipynb",
+        f"{EXECUTED}/widgets.ipynb",
         f"{RUN}/metrics/task1.json",
 
 
@@ -209,3 +210,17 @@ use rule notebook as hybrid_methods with:
         executed=f"{EXECUTED}/09_hybrid_methods.ipynb",
     params:
         code=code("09_hybrid_methods"),
+
+
+# Nothing is learned there: the widgets are shown with what the run has trained.
+use rule notebook as widgets with:
+    input:
+        source=ancient("app/widgets.ipynb"),
+        modules=modules_used(Path("app/widgets.ipynb"), Path("sr_utils")),
+        data=data("clean", "validation", "task1"),
+        deflow=f"{RUN}/deflow.safetensors",
+        weights=f"{RUN}/esrgan.safetensors",
+    output:
+        executed=f"{EXECUTED}/widgets.ipynb",
+    params:
+        code=code_checksum(Path("app/widgets.ipynb")),

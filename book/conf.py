@@ -17,9 +17,10 @@ exclude_patterns = [".*", "build", "runs"]
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx_copybutton"]
 
 # Pages show what the published run printed and drew. Nothing is executed, and nothing is asked of the network:
-# widgets would need scripts from elsewhere, and each has a still picture beside it.
+# widgets would need scripts from elsewhere, so of what an output offers, their still is taken before their view.
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
+nb_mime_priority_overrides = [("html", kind, 5) for kind in ("image/png", "image/jpeg")]
 nb_merge_streams = True
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath", "amsmath"]

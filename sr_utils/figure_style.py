@@ -1,12 +1,15 @@
 """The house style of the course's figures: an opaque light card, dark text, colours all eyes tell apart.
 
-Drawing modules put `styled` on every function that draws and begin with `new_figure`; `report` shows the result.
+Drawing modules put `styled` on every function that draws and begin with `new_figure`; `report` and `widgets` show
+the result.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -61,6 +64,15 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             return draw(*arguments, **options)
 
     return wrapped
+
+
+def picture_bytes(figure: Figure, kind: Literal["png", "jpeg"]) -> bytes:
+    """A figure as the content of a file, in the course's style."""
+    options = {"pil_kwargs": {"quality": 82}} if kind == "jpeg" else {}
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(stream, format=kind, **options)
+    return stream.getvalue()
 
 
 def new_figure(

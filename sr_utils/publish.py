@@ -1,4 +1,4 @@
-"""Put a finished run where readers look: notebooks/, figures/ and the table of README.md."""
+"""Put a finished run where readers look: notebooks/, app/, figures/ and the table of README.md."""
 
 import re
 import shutil
@@ -32,11 +32,12 @@ def publish(run_root: Path, root: Path) -> list[Path]:
         a notebook is missing, has other code than its source, is too large, holds an error or
         shows a path of this machine; or README.md lacks the two marks.
     """
-    sources = sorted((root / "notebooks").glob("*.ipynb"))
+    sources = [path for folder in ("notebooks", "app") for path in sorted((root / folder).glob("*.ipynb"))]
     notebooks = {source: _ready(run_root / "notebooks" / source.name, source, root) for source in sources}
     readme = root / "README.md"
     text = _with_table(readme, f"{headline_table(run_root)}\n\n{headline_source(run_root)}")
-    text = with_times(text, {f"notebooks/{source.name}": running_time(each) for source, each in notebooks.items()})
+    times = {source.relative_to(root).as_posix(): running_time(each) for source, each in notebooks.items()}
+    text = with_times(text, times)
 
     written = []
     for source, content in notebooks.items():

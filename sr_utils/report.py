@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import PIL.Image
 import torch
 from IPython.display import Image, Markdown, display
@@ -27,13 +26,13 @@ from sr_utils.figure_style import (
     INK,
     LINES,
     PALETTE,
-    STYLE,
     WIDTH,
     Curve,
     draw_image,
     draw_lines,
     enlarge,
     new_figure,
+    picture_bytes,
     styled,
 )
 from sr_utils.files import atomic_path
@@ -43,18 +42,15 @@ from sr_utils.metrics import psnr
 
 def save_figure(figure: Figure, course: Course, name: str) -> None:
     """Write ``run_root/figures/<name>.png``."""
-    with atomic_path(course.run_root / "figures" / f"{name}.png") as temporary, matplotlib.rc_context(STYLE):
-        figure.savefig(temporary, format="png")
+    with atomic_path(course.run_root / "figures" / f"{name}.png") as temporary:
+        temporary.write_bytes(picture_bytes(figure, "png"))
 
 
 def show(figure: Figure, course: Course, name: str, *, photographs: bool = False) -> None:
     """Save a figure and display it: photographs as JPEG, which keeps notebooks light, drawings as PNG."""
     save_figure(figure, course, name)
-    kind, options = ("jpeg", {"pil_kwargs": {"quality": 82}}) if photographs else ("png", {})
-    stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(stream, format=kind, **options)
-    display(Image(stream.getvalue(), format=kind))
+    kind = "jpeg" if photographs else "png"
+    display(Image(picture_bytes(figure, kind), format=kind))
 
 
 def show_picture(path: Path) -> None:

@@ -1,31 +1,30 @@
 """Pictures that answer to the hand: one function a widget, each over a drawing function of its topic's module.
 
-Every widget is a container of controls above an image. Whoever cannot run it finds its first picture drawn in the
-notebook as well.
+Every widget is an `Explorer`, controls above what they change. Where no kernel answers, a still picture stands for it.
 """
 
 from __future__ import annotations
 
-import io
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
 import ipywidgets
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sr_utils.ablations import LEVELS, LatentWalk, view_map
+from sr_utils.ablations import LEVELS, LatentWalk, MapView, view_map
 from sr_utils.classical_figures import burst_explorer
 from sr_utils.deflow import DeFlow
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.esrgan import RRDBNet, interpolated
-from sr_utils.figure_style import STYLE
+from sr_utils.figure_style import picture_bytes
 from sr_utils.gaussian_shift import PARAMETERS
 from sr_utils.images import crop_to_multiple, to_bytes
+from sr_utils.map_figures import map_view, walk_view
 from sr_utils.report import busiest_window, comparison_strip
 from sr_utils.sampling import restore_image
 from sr_utils.small_plots import plane_svg, stairs_svg
@@ -38,29 +37,41 @@ Shown = tuple[Mapping[str, Tensor], str]
 _NAMES = {"mu_x": "mean of x", "sigma_x": "deviation of x", "mu_u": "mean of u", "sigma_u": "deviation of u"}
 
 
-def picture_bytes(figure: Figure) -> bytes:
-    """A figure as a PNG file's content, in the course's style."""
-    stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(stream, format="png")
-    return stream.getvalue()
+class Explorer(ipywidgets.VBox):
+    """Controls above what they change.
+
+    Beside its view a displayed explorer gives a still of the state it is in, as ``still`` does: a MIME type and a
+    file's content. A kernel, or a page with the widgets' script, shows the view; every other reader shows the still.
+    """
+
+    def __init__(self, children: Sequence[ipywidgets.Widget], still: Callable[[], tuple[str, bytes]]):
+        super().__init__(children)
+        self._still = still
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        kind, content = self._still()
+        return {kind: base64.b64encode(content).decode(), **super()._repr_mimebundle_(**options)}
 
 
-def answering(controls: Mapping[str, ipywidgets.ValueWidget], draw: Callable[..., Figure]) -> ipywidgets.VBox:
+def _values(controls: Mapping[str, ipywidgets.ValueWidget]) -> dict[str, Any]:
+    return {name: control.value for name, control in controls.items()}
+
+
+def answering(controls: Mapping[str, ipywidgets.ValueWidget], draw: Callable[..., Figure]) -> Explorer:
     """Controls above the picture that ``draw`` makes of their values, passed by name; drawn anew at each change."""
     picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
 
     def redraw(change: object = None) -> None:
-        picture.value = picture_bytes(draw(**{name: control.value for name, control in controls.items()}))
+        picture.value = picture_bytes(draw(**_values(controls)), "png")
 
     for control in controls.values():
         control.observe(redraw, names="value")
     redraw()
     rows = ipywidgets.Box(list(controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
-    return ipywidgets.VBox([rows, picture])
+    return Explorer([rows, picture], lambda: ("image/png", picture.value))
 
 
-def flow_theory_widget(*, seed: int = 0) -> ipywidgets.VBox:
+def flow_theory_widget(*, seed: int = 0) -> Explorer:
     """The one-dimensional model: four parameters and the sample size; densities, likelihood and estimate."""
     start = {"mu_x": 0.0, "sigma_x": 1.0, "mu_u": 0.5, "sigma_u": 0.6}
     style = {"description_width": "110px"}
@@ -81,7 +92,7 @@ def flow_theory_widget(*, seed: int = 0) -> ipywidgets.VBox:
     return answering(controls, draw)
 
 
-def burst_widget(scene: Tensor, *, seed: int = 0) -> ipywidgets.VBox:
+def burst_widget(scene: Tensor, *, seed: int = 0) -> Explorer:
     """A burst of a scene (3, H, W): number of frames, error of the shifts and noise; one frame against all of them."""
     style = {"description_width": "110px"}
     controls: dict[str, ipywidgets.ValueWidget] = {
@@ -101,14 +112,21 @@ def photograph_bytes(image: Tensor) -> bytes:
 
 
 def several_answering(
-    draw: Callable[..., Shown], controls: Mapping[str, ipywidgets.Widget], *, side: str = "256px"
-) -> ipywidgets.VBox:
-    """Controls above pictures that are drawn again, as ``draw(**values)``, whenever one of them changes."""
+    draw: Callable[..., Shown],
+    still: Callable[..., Figure],
+    controls: Mapping[str, ipywidgets.ValueWidget],
+    *,
+    side: str = "256px",
+) -> Explorer:
+    """Controls above pictures that are drawn again, as ``draw(**values)``, whenever one of them changes.
+
+    ``still(**values)`` is one figure of the same.
+    """
     pictures: dict[str, ipywidgets.Image] = {}
     beside = ipywidgets.HTML()
 
     def redraw(_change: object = None) -> None:
-        images, text = draw(**{name: control.value for name, control in controls.items()})
+        images, text = draw(**_values(controls))
         for label, image in images.items():
             picture = pictures.setdefault(label, ipywidgets.Image(format="jpeg", layout=ipywidgets.Layout(width=side)))
             picture.value = photograph_bytes(image)
@@ -120,7 +138,10 @@ def several_answering(
     cards = [ipywidgets.VBox([ipywidgets.Label(label), picture]) for label, picture in pictures.items()]
     wrapped = ipywidgets.Layout(flex_flow="row wrap")
     rows = (list(controls.values()), [*cards, beside])
-    return ipywidgets.VBox([ipywidgets.HBox(row, layout=wrapped) for row in rows])
+    return Explorer(
+        [ipywidgets.HBox(row, layout=wrapped) for row in rows],
+        lambda: ("image/jpeg", picture_bytes(still(**_values(controls)), "jpeg")),
+    )
 
 
 def map_explorer(
@@ -129,7 +150,7 @@ def map_explorer(
     *,
     domain_map: str = "bicubic_noise",
     size: int = 256,
-) -> ipywidgets.VBox:
+) -> Explorer:
     """Choose h, its strength, an image and a crop; see what `ablations.view_map` sees.
 
     ``scenes`` are pairs of a clean and a degraded image (3, H, W) of one place; ``rows`` those of h_design.json.
@@ -147,15 +168,18 @@ def map_explorer(
 
     points = {row["method"]: (row["leakage_auc"], row["content_psnr"]) for row in rows}
 
-    def draw(scene: str, name: str, strength: float, side: int, top: int, left: int) -> Shown:
-        view = view_map(*scenes[scene], name, strength=strength, size=side, top=top, left=left)
+    def view_of(scene: str, name: str, side: int, **options: Any) -> MapView:
+        return view_map(*scenes[scene], name, size=side, **options)
+
+    def draw(name: str, **options: Any) -> Shown:
+        view = view_of(name=name, **options)
         text = f"<p>This h {view.effect()}.</p>"
         text += stairs_svg(view.histograms(), title="share of values")
         if name in points:
             text += "<br>" + plane_svg(points, marked=name, title="content over leakage", xlabel="leakage")
         return view.pictures(), text
 
-    return several_answering(draw, controls)
+    return several_answering(draw, lambda **values: map_view(view_of(**values), rows), controls)
 
 
 def walk_pictures(walk: LatentWalk, **options: Any) -> dict[str, Tensor]:
@@ -164,7 +188,7 @@ def walk_pictures(walk: LatentWalk, **options: Any) -> dict[str, Tensor]:
     return {"x, clean": clean, "on the walk": there, "4 times what was added": (0.5 + 4 * (there - clean)).clamp(0, 1)}
 
 
-def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> ipywidgets.VBox:
+def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> Explorer:
     """Draw the degradation again, make it warmer or colder, and walk from the clean latents to the degraded ones.
 
     ``scenes`` are clean images (3, H, W); their sides are cut to what the flow needs.
@@ -179,23 +203,26 @@ def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> ipywidgets
         "levels": ipywidgets.Dropdown(options=LEVELS, description="latents", style=_NARROW),
     }
 
-    def draw(scene: str, **options: Any) -> Shown:
+    def pictures_of(scene: str, **options: Any) -> dict[str, Tensor]:
         if scene not in walks:
             walks[scene] = LatentWalk(model, crop_to_multiple(scenes[scene], multiple))
-        pictures = walk_pictures(walks[scene], **options)
+        return walk_pictures(walks[scene], **options)
+
+    def draw(**values: Any) -> Shown:
+        pictures = pictures_of(**values)
         clean, there, _ = pictures.values()
         return pictures, f"<p>Deviation of what was added: {255 * (there - clean).std().item():.1f} grey levels.</p>"
 
     again = ipywidgets.Button(description="draw again", tooltip="Another draw of what chance decides")
     again.on_click(lambda _button: setattr(controls["seed"], "value", (controls["seed"].value + 1) % 10_000))
-    page = several_answering(draw, controls)
+    page = several_answering(draw, lambda **values: walk_view(pictures_of(**values)), controls)
     page.children = (ipywidgets.HBox([again]), *page.children)
     return page
 
 
 def mixture_widget(
     first: RRDBNet, second: RRDBNet, low_resolution: Tensor, truth: Tensor, *, size: int = 96
-) -> ipywidgets.VBox:
+) -> Explorer:
     """Every mixture of two networks of one shape (ESRGAN, section 3.4), on the liveliest crop of an image.
 
     Parameters

@@ -1,3 +1,4 @@
+import base64
 import time
 
 import pytest
@@ -8,10 +9,11 @@ from sr_utils.checkpoints import load_model
 from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
+from sr_utils.figure_style import picture_bytes
 from sr_utils.images import imresize
-from sr_utils.map_figures import map_view
+from sr_utils.map_figures import map_view, walk_view
 from sr_utils.repository import resolve
-from sr_utils.widgets import map_explorer, sampling_explorer
+from sr_utils.widgets import map_explorer, sampling_explorer, walk_pictures
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,17 @@ def test_the_sampling_explorer_redraws_on_every_control(scene, model):
         assert shown[1].children[1].value != before, control.description
     again.click()
     assert controls[1].value == 6
+
+
+def test_the_explorers_stills_are_the_figures_of_their_state(scene, model):
+    rows = [{"method": "median_filter", "leakage_auc": 0.6, "content_psnr": 20.0}]
+    maps, walks = map_explorer({"a scene": scene}, rows, size=96), sampling_explorer(model, {"a scene": scene[0]})
+    view, walk = view_map(*scene, "bicubic_noise", size=96), LatentWalk(model, scene[0])
+    for page, figure in ((maps, map_view(view, rows)), (walks, walk_view(walk_pictures(walk)))):
+        assert base64.b64decode(page._repr_mimebundle_()["image/jpeg"]) == picture_bytes(figure, "jpeg")
+    maps.children[0].children[1].value = "median_filter"
+    figure = map_view(view_map(*scene, "median_filter", size=96), rows)
+    assert base64.b64decode(maps._repr_mimebundle_()["image/jpeg"]) == picture_bytes(figure, "jpeg")
 
 
 def test_a_change_takes_less_than_300_milliseconds(scene, model):

@@ -33,9 +33,12 @@ def executed(*outputs, code=CODE):
 def project(tmp_path):
     """A checkout with one notebook, and a finished run of it; gives `write(notebook)` and `run()`."""
     root, run = tmp_path / "project", tmp_path / "run"
-    for folder in (root / "notebooks", run / "notebooks", run / "figures"):
+    for folder in (root / "notebooks", root / "app", run / "notebooks", run / "figures"):
         folder.mkdir(parents=True)
     nbformat.write(source(), root / "notebooks" / "01_x.ipynb")
+    nbformat.write(source(), root / "app" / "widgets.ipynb")
+    still = new_output("display_data", data={"image/png": "iVBORw0="})
+    nbformat.write(executed(still), run / "notebooks" / "widgets.ipynb")
     (run / "figures" / "task1_strip.png").write_bytes(b"picture")
     rows = [{"method": "bicubic", "psnr": 20.0, "ssim": 0.5, "lpips": 0.4}]
     write_json(run / "metrics" / "task1.json", {"provenance": {}, "rows": rows})
@@ -61,6 +64,8 @@ def test_everything_lands_where_readers_look(project):
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
     assert notebook.cells[2].outputs[0].text == "1\n"
     assert notebook.cells[2].outputs[1].execution_count == 2
+    app = nbformat.read(root / "app" / "widgets.ipynb", as_version=4)
+    assert app.cells[2].outputs[0].data == {"image/png": "iVBORw0="}
     assert (root / "figures" / "task1_strip.png").read_bytes() == b"picture"
     assert (root / "figures" / "metrics" / "task1.json").is_file()
     text = (root / "README.md").read_text()

@@ -1,15 +1,17 @@
 """Widgets without a browser: each control changes the picture, and the first picture is the drawing function's."""
 
-import ipywidgets
+import base64
+
 import pytest
 import torch
 
 from sr_utils.classical_figures import burst_explorer
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
+from sr_utils.figure_style import picture_bytes
 from sr_utils.report import comparison_strip
 from sr_utils.sampling import restore_image
 from sr_utils.theory_figures import explorer
-from sr_utils.widgets import SAMPLE_SIZES, burst_widget, flow_theory_widget, mixture_widget, picture_bytes
+from sr_utils.widgets import SAMPLE_SIZES, burst_widget, flow_theory_widget, mixture_widget
 
 
 def controls_of(container):
@@ -24,8 +26,7 @@ def theory():
 def test_the_first_picture_is_the_static_one(theory):
     truth = torch.tensor([0.0, 1.0, 0.5, 0.6], dtype=torch.float64)
     fresh = flow_theory_widget(seed=3)
-    assert isinstance(fresh, ipywidgets.VBox)
-    assert fresh.children[1].value == picture_bytes(explorer(truth, count=100, seed=3))
+    assert fresh.children[1].value == picture_bytes(explorer(truth, count=100, seed=3), "png")
 
 
 def test_every_control_changes_the_picture_and_back(theory):
@@ -43,7 +44,7 @@ def test_a_burst_answers_to_frames_shift_error_and_noise():
     scene = torch.rand(3, 72, 72, generator=torch.Generator().manual_seed(2))
     widget = burst_widget(scene, seed=5)
     picture = widget.children[1]
-    assert picture.value == picture_bytes(burst_explorer(scene, frames=4, shift_error=0.0, noise=0.0, seed=5))
+    assert picture.value == picture_bytes(burst_explorer(scene, frames=4, shift_error=0.0, noise=0.0, seed=5), "png")
     for control in controls_of(widget).values():
         before, start = picture.value, control.value
         control.value = control.max
@@ -58,4 +59,15 @@ def test_the_ends_of_a_mixture_are_the_two_networks():
     for share, network, label in ((0.0, first, "1.00 first + 0.00 second"), (1.0, second, "0.00 first + 1.00 second")):
         controls_of(widget)["share of the second"].value = share
         scene = {"input": low, label: restore_image(network, low), "ground truth": truth}
-        assert widget.children[1].value == picture_bytes(comparison_strip([scene], title="Between two networks"))
+        strip = comparison_strip([scene], title="Between two networks")
+        assert widget.children[1].value == picture_bytes(strip, "png")
+
+
+def test_a_displayed_widget_brings_a_still_of_its_state_beside_its_view(theory):
+    bundle = theory._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == theory.model_id
+    assert base64.b64decode(bundle["image/png"]) == theory.children[1].value
+    control = controls_of(theory)["sample size"]
+    control.value = SAMPLE_SIZES[0]
+    assert theory._repr_mimebundle_()["image/png"] != bundle["image/png"]
+    control.value = 100
