@@ -20,7 +20,7 @@ help:
 	@echo 'make bench     measure speed, memory, growth, cost, the kinds of shift and the floor of fidelity; above two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
-	@echo 'make distillation  score the committed student of a released network; ARGS="--weights other.safetensors" teaches anew: hours, can be interrupted'
+	@echo 'make distillation  score the committed student of a released network; ARGS="--small.weights other.safetensors" teaches anew: hours, can be interrupted'
 	@echo 'make hybrid    score refinement networks and generators of pairs, in quality and cost; an hour, can be interrupted'
 	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
 	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'
@@ -56,7 +56,8 @@ full: $(READY)
 	@"$(VENV)" -m benchmarks.ladder --output runs/full/again/ladder.json
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
 	@"$(VENV)" -m benchmarks.peers --output runs/full/again/peers.json
-	@"$(VENV)" -m benchmarks.distillation --weights runs/full/again/distilled_esrgan_x2.safetensors --output runs/full/again/distillation.json
+	@"$(VENV)" -m benchmarks.distillation --small.weights runs/full/again/distilled_esrgan_x2.safetensors \
+	  --fine.weights runs/full/again/distilled_fine_esrgan_x2.safetensors --output runs/full/again/distillation.json
 	@"$(VENV)" -m sr_utils.cli report --profile full
 	@"$(VENV)" -m benchmarks.reproduced
 

@@ -17,9 +17,10 @@ another data root or other published weights are not taken.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -91,7 +92,13 @@ def _published(options: Peers) -> Path:
     return options.published
 
 
-def _network(method: str, options: Peers) -> RRDBNet:
+def released_network(method: str, options: Peers) -> RRDBNet:
+    """The network of a peer that is one, in evaluation mode.
+
+    Raises
+    ------
+    UserError: its package or weights are missing.
+    """
     if method == "esrgan_published":
         return load_official(load_pickled_tensors(_published(options)))
     package, file = NETWORKS[method]
@@ -127,7 +134,7 @@ def restorer(method: str, data: DataRoot, options: Peers) -> tuple[Restore, int]
         return denoise, 0
     if method not in (*NETWORKS, "esrgan_published"):
         raise ValueError(f"There is no peer {method!r}.")
-    network = _network(method, options)
+    network = released_network(method, options)
 
     def restore(low: Tensor) -> Tensor:
         restored = restore_image(network, low)
@@ -171,21 +178,18 @@ def score_peer(method: str, options: Peers) -> dict[str, float]:
     return scores
 
 
-def measure_seconds(methods: Sequence[str], data: DataRoot, options: Peers) -> dict[str, float]:
-    """Median seconds an image of every method and of the course's network (``ours``), all in turn, on one thread."""
+def measure_seconds(ways: Mapping[str, Restore], paths: Sequence[Path]) -> dict[str, float]:
+    """Median seconds that each of ``ways`` takes for an image of ``paths``, all in turn, on one thread."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    ours = load_model(resolve(f"checkpoints/base_esrgan_x{data.scale}.safetensors"), RRDBNet)
-    restorers = {"ours": lambda low: restore_image(ours, low)}
-    restorers |= {method: restorer(method, data, options)[0] for method in methods}
-    taken: dict[str, list[float]] = {method: [] for method in restorers}
-    for path in data.inputs[: options.timed_images]:
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for path in paths:
         low = load_image(path)
-        for method, restore in restorers.items():
+        for name, restore in ways.items():
             begun = time.perf_counter()
             restore(low)
-            taken[method].append(time.perf_counter() - begun)
-    return {method: statistics.median(seconds) for method, seconds in taken.items()}
+            taken[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
 def main(options: Peers) -> None:
@@ -195,7 +199,10 @@ def main(options: Peers) -> None:
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         running = {method: pool.submit(score_peer, method, options) for method in options.methods}
         scores = {method: future.result() for method, future in running.items()}
-    seconds = measure_seconds(options.methods, data, options)
+    ours = load_model(resolve(f"checkpoints/base_esrgan_x{data.scale}.safetensors"), RRDBNet)
+    ways = {"ours": functools.partial(restore_image, ours)}
+    ways |= {method: restorer(method, data, options)[0] for method in options.methods}
+    seconds = measure_seconds(ways, data.inputs[: options.timed_images])
     rows = []
     for method in options.methods:
         row = {"method": method, **scores[method], "seconds_per_image": seconds[method]}

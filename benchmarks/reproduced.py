@@ -30,7 +30,10 @@ DIGITS = {"psnr": 0.005, "ssim": 0.00005, "lpips": 0.00005}
 """Half of the last digit that a table shows of each score."""
 WITHIN = 2.0
 """Deviations."""
-SINGLE = {"task1.json": ("esrgan_deflow",), "distillation.json": ("esrgan_distilled", "esrgan_distilled_grain")}
+SINGLE = {
+    "task1.json": ("esrgan_deflow",),
+    "distillation.json": tuple(f"esrgan_distilled{kind}" for kind in ("", "_fine", "_grain", "_fine_grain")),
+}
 """Rows of one training."""
 STANDS_FOR_SINGLE = "esrgan_deflow"
 """Whose deviations in the ladder stand for those of a single training."""

@@ -41,10 +41,21 @@ class RRDBNetConfig:
     consistency: float = 6.0
     """Deviation, in input pixels, of the Gaussian window over which the result, shrunk, agrees with the input; 0: no
     window and no agreement, as published."""
+    upsampling: int = 4
+    """How many times finer than the trunk the result is: 4, as published, or less but at least ``scale``. The lower,
+    the finer is what the trunk sees, and the longer it takes."""
+    last_features: int | None = None
+    """Features behind the trunk, where the image is largest; None: as many as in it, as published."""
 
     def __post_init__(self):
         if self.scale not in (1, 2, 4):
             raise UserError(f"scale {self.scale} is not supported; choose 1, 2 or 4.")
+        if self.upsampling not in (1, 2, 4) or self.upsampling < self.scale:
+            raise UserError(
+                f"upsampling={self.upsampling} of RRDBNetConfig must be 1, 2 or 4 and at least scale={self.scale}."
+            )
+        if self.last_features is not None:
+            check_range("RRDBNetConfig", least=1, largest=1024, last_features=self.last_features)
         check_range("RRDBNetConfig", least=1, largest=1024, features=self.features, growth=self.growth)
         check_range("RRDBNetConfig", least=1, largest=128, blocks=self.blocks)
         check_range("RRDBNetConfig", least=0.0, largest=256.0, consistency=self.consistency)
@@ -53,9 +64,9 @@ class RRDBNetConfig:
 class RRDBNet(nn.Module):
     """Restore and upscale: (N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W), not clamped.
 
-    The network always upsamples four times from its trunk. For scale 2 and 1 its input is first
-    pixel-unshuffled by 2 and 4 (Real-ESRGAN, section 4.1), so all scales share every weight but the first
-    convolution's.
+    The network upsamples ``upsampling`` times from its trunk, four times as published. For smaller scales its input is
+    first pixel-unshuffled, for scale 2 and 1 by 2 and 4 (Real-ESRGAN, section 4.1), so all scales share every weight
+    but the first convolution's.
 
     What is coarse in the result is the input's. With A the antialiased reduction by ``scale``, U bicubic enlargement
     and G a Gaussian window of ``consistency`` input pixels ::
@@ -73,21 +84,24 @@ class RRDBNet(nn.Module):
     def __init__(self, config: RRDBNetConfig):
         super().__init__()
         self.config = config
-        self.unshuffle = 4 // config.scale
-        width = config.features
+        self.unshuffle = config.upsampling // config.scale
+        width, last_width = config.features, config.last_features or config.features
+        doublings = config.upsampling.bit_length() - 1
+        # What each convolution behind the trunk reads.
+        read = [width, *[last_width] * doublings]
         self.first = nn.Conv2d(3 * self.unshuffle**2, width, 3, padding=1)
         self.trunk = nn.Sequential(*(RRDB(width, config.growth) for _ in range(config.blocks)))
         self.after_trunk = nn.Conv2d(width, width, 3, padding=1)
-        self.upsampled = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-        self.high_resolution = nn.Conv2d(width, width, 3, padding=1)
-        self.last = nn.Conv2d(width, 3, 3, padding=1)
+        self.upsampled = nn.ModuleList(nn.Conv2d(each, last_width, 3, padding=1) for each in read[:-1])
+        self.high_resolution = nn.Conv2d(read[-1], last_width, 3, padding=1)
+        self.last = nn.Conv2d(last_width, 3, 3, padding=1)
 
     def forward(self, low_resolution: Tensor) -> Tensor:
         height, width = low_resolution.shape[2:]
         # Sides that do not divide are padded here and cut from the result.
         pad_bottom, pad_right = -height % self.unshuffle, -width % self.unshuffle
         x = F.pad(low_resolution, (0, pad_right, 0, pad_bottom), mode="replicate")
-        first = self.first(F.pixel_unshuffle(x, self.unshuffle))  # (N, F, H*scale/4, W*scale/4)
+        first = self.first(F.pixel_unshuffle(x, self.unshuffle))  # (N, F, H*scale/upsampling, W*scale/upsampling)
         x = first + self.after_trunk(self.trunk(first))
         for conv in self.upsampled:
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2.0, mode="nearest")), 0.2)

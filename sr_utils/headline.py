@@ -13,6 +13,7 @@ _ROWS = (
     "esrgan_base",
     "esrgan_deflow",
     "esrgan_distilled",
+    "esrgan_distilled_fine",
 )
 _COLUMNS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4)}
 

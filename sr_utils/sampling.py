@@ -200,7 +200,7 @@ def restore_image(network: RRDBNet, low_resolution: Tensor, *, device: str = "cp
     Parameters
     ----------
     device: where ``network`` already is; it is not moved, the image is.
-    tile: rounded down to a multiple of the network's ``unshuffle``, 4 / scale.
+    tile: rounded down to a multiple of the network's ``unshuffle``, for most networks 4 / scale.
 
     Raises
     ------

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import distillation, peers
-from benchmarks.distillation import STUDENT, TEACHER, Distillation
-from sr_utils.checkpoints import load_model, save_model
+from benchmarks.distillation import FINE, STUDENT, TEACHER, Budget, Distillation
+from sr_utils.checkpoints import save_model
 from sr_utils.datasets import open_data_root
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
+from sr_utils.evaluate import parameter_count
 from sr_utils.images import imresize, load_image, save_image
 
 SMALL = {"features": 8, "growth": 4, "blocks": 1}
@@ -20,34 +22,40 @@ SMALL = {"features": 8, "growth": 4, "blocks": 1}
 
 @pytest.fixture
 def options(root, tmp_path, monkeypatch):
-    """Four pairs, of which three are learned from, a small teacher and a small student."""
+    """Four pairs, of which three are learned from, a small teacher and small students."""
     torch.manual_seed(0)
     save_image(torch.rand(3, 48, 48), root / "task1/Input/003.png")
     save_image(torch.rand(3, 96, 96), root / "task1/GroundTruth/003.png")
     teacher = RRDBNet(RRDBNetConfig(scale=4, consistency=0.0, **SMALL)).eval()
-    monkeypatch.setattr(peers, "_network", lambda method, options: teacher)
+    monkeypatch.setattr(peers, "released_network", lambda method, options: teacher)
     base = tmp_path / "base.safetensors"
     save_model(base, RRDBNet(RRDBNetConfig(scale=2, **SMALL)), {})
-    names = {"states": "states", "peers": "peers", "weights": "student.safetensors", "output": "rows.json"}
+    names = {"states": "states", "peers": "peers", "output": "rows.json"}
     paths = {option: tmp_path / name for option, name in names.items()}
-    return Distillation(steps=2, patch=16, batch=2, inputs=3, data_root=root, base=base, **paths)
+    small, fine = (Budget(2, 16, 2, 1e-3, tmp_path / f"{name}.safetensors") for name in ("small", "fine"))
+    return Distillation(small, fine, inputs=3, timed_images=1, data_root=root, base=base, **paths)
 
 
-def test_rows_are_of_the_teacher_of_what_is_taught_and_of_the_student(options):
+def test_rows_are_of_the_teacher_of_what_is_taught_and_of_the_students(options):
     distillation.main(options)
     written = json.loads(options.output.read_text())
-    methods = [TEACHER, "real_esrgan_agreeing", STUDENT, f"{STUDENT}_grain", "real_esrgan_grain"]
-    assert [row["method"] for row in written["rows"]] == methods
+    rows = {row["method"]: row for row in written["rows"]}
+    students = [STUDENT, FINE, f"{STUDENT}_grain", f"{FINE}_grain"]
+    assert list(rows) == [TEACHER, "real_esrgan_agreeing", *students, "real_esrgan_grain"]
+    assert {method for method, row in rows.items() if row.get("times_as_fast", 0) > 0} == {STUDENT, FINE}
+    assert len({row["lpips"] for row in rows.values()}) == len(rows)
     assert {"profile", "seed", "commit", "device", "seconds", "pairs"} <= written["provenance"].keys()
     for row in written["rows"]:
         assert row["count"] == 4 and row["psnr"] > 0 and row["parameters"] > 0 and row["psnr_unseen"] > 0
-    about = json.loads(options.weights.with_suffix(".json").read_text())
-    assert about["teacher"] == TEACHER and about["inputs"] == 3 and about["steps"] == 2
-    assert not (options.states / "student.safetensors").exists()
-    before = options.weights.read_bytes()
+    weights = options.small.weights, options.fine.weights
+    for path in weights:
+        about = json.loads(path.with_suffix(".json").read_text())
+        assert about["teacher"] == TEACHER and about["inputs"] == 3 and about["steps"] == 2
+    assert not list(options.states.glob("*"))
+    before = [path.read_bytes() for path in weights]
     distillation.main(options)
-    assert options.weights.read_bytes() == before
-    with pytest.raises(UserError, match=r"student\.safetensors is of other data .*not the same: inputs and lessons"):
+    assert [path.read_bytes() for path in weights] == before
+    with pytest.raises(UserError, match=r"small\.safetensors is of other data .*not the same: inputs and lessons"):
         distillation.main(replace(options, inputs=2))
 
 
@@ -97,7 +105,32 @@ def test_the_student_learns_without_ground_truth_and_from_the_first_inputs_only(
             torch.rand(3, *(2 * side for side in load_image(path).shape[1:])), options.peers / TEACHER / path.name
         )
     shutil.rmtree(options.data_root / "task1/GroundTruth")
-    student = distillation.train_student(data.inputs[: options.inputs], options)
-    assert student.config.consistency == distillation.CONSISTENCY
-    base = load_model(options.base, RRDBNet)
-    assert any(not torch.equal(a, b) for a, b in zip(base.parameters(), student.parameters(), strict=True))
+    for method in (STUDENT, FINE):
+        start = distillation.start_of(method, options)
+        student = distillation.train_student(method, data.inputs[: options.inputs], options)
+        assert student.config == start.config and student.config.consistency == distillation.CONSISTENCY
+        assert any(not torch.equal(a, b) for a, b in zip(start.parameters(), student.parameters(), strict=True))
+
+
+def test_a_teacher_cut_short_keeps_its_ends():
+    teacher = RRDBNet(RRDBNetConfig(scale=4, features=8, growth=4, blocks=5, consistency=0.0))
+    student = distillation.cut_short(teacher, 2)
+    assert student(torch.rand(1, 3, 9, 7)).shape == (1, 3, 18, 14)
+    assert len(student.trunk) == 2 and student.unshuffle == 1 and len(student.upsampled) == 1
+    for ours, theirs in ((student.trunk[0], teacher.trunk[0]), (student.trunk[1], teacher.trunk[4])):
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert torch.equal(student.first.weight, teacher.first.weight)
+    assert torch.equal(student.upsampled[0].weight, teacher.upsampled[0].weight[:6])
+    assert torch.equal(student.last.weight, teacher.last.weight[:, :6])
+
+
+def test_the_fine_student_has_a_tenth_of_the_teachers_weights_and_of_its_products():
+    teacher = RRDBNet(peers.RELEASED).eval()
+    student = distillation.cut_short(teacher, 2).eval()
+    assert parameter_count(student) < parameter_count(teacher) / 10
+    products = []
+    for network in (teacher, student):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.rand(1, 3, 32, 32))
+        products.append(counter.get_total_flops())
+    assert products[0] > 10 * products[1]

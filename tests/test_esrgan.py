@@ -40,6 +40,23 @@ def test_scales_share_all_weights_but_the_first():
     assert different == {"first.weight"}
 
 
+@pytest.mark.parametrize("scale,upsampling", [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("last_features", [None, 5])
+def test_a_finer_trunk_and_a_narrow_end_give_the_same_sizes(scale, upsampling, last_features):
+    network = RRDBNet(RRDBNetConfig(scale, **TINY, upsampling=upsampling, last_features=last_features))
+    assert network(torch.rand(2, 3, 7, 13)).shape == (2, 3, 7 * scale, 13 * scale)
+    assert network.unshuffle == upsampling // scale and len(network.upsampled) == upsampling // 2
+    assert network.last.in_channels == (last_features or TINY["features"])
+    network(torch.rand(1, 3, 8, 8)).square().mean().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("wrong", [{"upsampling": 1}, {"upsampling": 3}, {"upsampling": 8}, {"last_features": 0}])
+def test_a_trunk_or_an_end_without_sense_is_refused(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        RRDBNetConfig(scale=2, **wrong)
+
+
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_a_wide_window_keeps_the_inputs_tone_and_nothing_finer(scale):
     torch.manual_seed(0)

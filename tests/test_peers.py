@@ -78,7 +78,7 @@ def options(root, released, tmp_path, monkeypatch):
     """A data root, and the small network in the place of every released one."""
     save_image(torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(5)), root / "task1/Input/003.png")
     save_image(torch.rand(3, 96, 96), root / "task1/GroundTruth/003.png")
-    monkeypatch.setattr(peers, "_network", lambda method, options: released[0])
+    monkeypatch.setattr(peers, "released_network", lambda method, options: released[0])
     return Peers(data_root=root, states=tmp_path / "peers", output=tmp_path / "peers.json", processes=1, timed_images=1)
 
 
@@ -153,7 +153,9 @@ def test_a_peer_is_scored_once_and_timed_beside_ours(options):
     scores = peers.score_peer("lanczos", options)
     assert peers.score_peer("lanczos", options) == scores and scores["count"] == 4
     assert len(list((options.states / "lanczos").glob("*.png"))) == 4
-    seconds = peers.measure_seconds(["lanczos"], open_data_root(options.data_root), options)
+    data = open_data_root(options.data_root)
+    ways = {"lanczos": peers.restorer("lanczos", data, options)[0], "ours": lambda low: low}
+    seconds = peers.measure_seconds(ways, data.inputs[:2])
     assert set(seconds) == {"ours", "lanczos"} and min(seconds.values()) > 0
 
 
