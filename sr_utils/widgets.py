@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import ipywidgets
@@ -57,18 +57,23 @@ def _values(controls: Mapping[str, ipywidgets.ValueWidget]) -> dict[str, Any]:
     return {name: control.value for name, control in controls.items()}
 
 
-def answering(controls: Mapping[str, ipywidgets.ValueWidget], draw: Callable[..., Figure]) -> Explorer:
-    """Controls above the picture that ``draw`` makes of their values, passed by name; drawn anew at each change."""
-    picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+def answering(
+    controls: Mapping[str, ipywidgets.ValueWidget], draw: Callable[..., Figure], *, kind: Literal["png", "jpeg"] = "png"
+) -> Explorer:
+    """Controls above the picture that ``draw`` makes of their values, passed by name; drawn anew at each change.
+
+    Of photographs, ``kind`` "jpeg" keeps saved notebooks light.
+    """
+    picture = ipywidgets.Image(format=kind, layout=ipywidgets.Layout(max_width="100%"))
 
     def redraw(change: object = None) -> None:
-        picture.value = picture_bytes(draw(**_values(controls)), "png")
+        picture.value = picture_bytes(draw(**_values(controls)), kind)
 
     for control in controls.values():
         control.observe(redraw, names="value")
     redraw()
     rows = ipywidgets.Box(list(controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
-    return Explorer([rows, picture], lambda: ("image/png", picture.value))
+    return Explorer([rows, picture], lambda: (f"image/{kind}", picture.value))
 
 
 def flow_theory_widget(*, seed: int = 0) -> Explorer:
@@ -102,7 +107,7 @@ def burst_widget(scene: Tensor, *, seed: int = 0) -> Explorer:
         ),
         "noise": ipywidgets.FloatSlider(value=0.0, min=0.0, max=0.1, step=0.005, description="noise", style=style),
     }
-    return answering(controls, lambda **chosen: burst_explorer(scene, seed=seed, **chosen))
+    return answering(controls, lambda **chosen: burst_explorer(scene, seed=seed, **chosen), kind="jpeg")
 
 
 def photograph_bytes(image: Tensor) -> bytes:
@@ -243,4 +248,4 @@ def mixture_widget(
         return comparison_strip([scene], title="Between two networks")
 
     share.style.description_width = "initial"
-    return answering({"share": share}, draw)
+    return answering({"share": share}, draw, kind="jpeg")

@@ -44,7 +44,7 @@ def test_a_burst_answers_to_frames_shift_error_and_noise():
     scene = torch.rand(3, 72, 72, generator=torch.Generator().manual_seed(2))
     widget = burst_widget(scene, seed=5)
     picture = widget.children[1]
-    assert picture.value == picture_bytes(burst_explorer(scene, frames=4, shift_error=0.0, noise=0.0, seed=5), "png")
+    assert picture.value == picture_bytes(burst_explorer(scene, frames=4, shift_error=0.0, noise=0.0, seed=5), "jpeg")
     for control in controls_of(widget).values():
         before, start = picture.value, control.value
         control.value = control.max
@@ -60,7 +60,7 @@ def test_the_ends_of_a_mixture_are_the_two_networks():
         controls_of(widget)["share of the second"].value = share
         scene = {"input": low, label: restore_image(network, low), "ground truth": truth}
         strip = comparison_strip([scene], title="Between two networks")
-        assert widget.children[1].value == picture_bytes(strip, "png")
+        assert widget.children[1].value == picture_bytes(strip, "jpeg")
 
 
 def test_a_displayed_widget_brings_a_still_of_its_state_beside_its_view(theory):
