@@ -42,6 +42,13 @@ def test_the_app_shows_every_widget():
     assert sorted(shown) == sorted(WIDGETS), "app/widgets.ipynb must display each widget of sr_utils/widgets.py once"
 
 
+def test_the_app_as_committed_has_a_still_of_every_widget():
+    for cell in nbformat.read(APP, as_version=4).cells:
+        if SHOWN.search(cell.source):
+            kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+            assert kinds & {"image/png", "image/jpeg"}, cell.source
+
+
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
     """The app, told to show a run in which two networks were trained."""

@@ -49,7 +49,7 @@ def run_root(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, ROOT / "app" / "widgets.ipynb"], ids=lambda path: path.stem)
 def test_a_notebook_as_committed_is_fit_to_read(path):
     notebook = nbformat.read(path, as_version=4)
     assert path.stat().st_size < 1_500_000
