@@ -19,9 +19,9 @@ from typing import Any, Protocol
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, open_data_root
-from sr_utils.errors import UserError
 from sr_utils.evaluate import summarise, write_metrics
 from sr_utils.files import checksum, read_json, write_json
+from sr_utils.provenance import check_about
 from sr_utils.repository import resolve
 
 
@@ -57,24 +57,6 @@ def kept(path: Path, about: dict[str, Any]) -> Any:
     found = content if isinstance(content, dict) else {}
     check_about(path, found.get("about"), about)
     return found["scores"]
-
-
-def check_about(path: Path, found: dict[str, Any] | None, about: dict[str, Any]) -> None:
-    """Raise a UserError unless ``found``, which says what the file at ``path`` is of, agrees with ``about``."""
-    if found is None:
-        wrong = "does not say which data and budget it is of"
-    else:
-        wrong = " and ".join(name for name, value in about.items() if found.get(name) != value)
-        wrong = wrong and f"is of other data or another budget (not the same: {wrong})"
-    if wrong:
-        mend = "remove it and what is called alike, or give another folder, as with --states."
-        raise UserError(f"{path} {wrong}: {mend}")
-
-
-def provenance_beside(weights: Path) -> dict[str, Any] | None:
-    """What `checkpoints.save_model` wrote beside ``weights``; None if it is not there."""
-    note = weights.with_suffix(".json")
-    return read_json(note) if note.is_file() else None
 
 
 def summarise_with_unseen(images: Sequence[dict[str, Any]], learned_from: int) -> dict[str, float]:

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from benchmarks import peers
 from benchmarks.command import run_benchmark
-from benchmarks.comparison import check_about, provenance_beside, summarise_with_unseen
+from benchmarks.comparison import summarise_with_unseen
 from benchmarks.ladder import LEARNED_FROM
 from benchmarks.peers import Peers, Restore
 from sr_utils.checkpoints import load_model, save_model
@@ -48,6 +48,7 @@ from sr_utils.evaluate import parameter_count, score_method, write_metrics
 from sr_utils.files import checksum
 from sr_utils.images import load_image, quantize
 from sr_utils.parameters import check_range
+from sr_utils.provenance import check_about, provenance_beside
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 from sr_utils.training import ESRGANTraining, train_esrgan

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import run_benchmark
-from benchmarks.comparison import check_about, data_provenance, keep, kept, provenance_beside
+from benchmarks.comparison import data_provenance, keep, kept
 from benchmarks.ladder import Ladder, degradation, network_path, train_and_score
 from benchmarks.speed import multiplications
 from sr_utils.checkpoints import load_model, save_model
@@ -53,6 +53,7 @@ from sr_utils.hybrid import (
 from sr_utils.images import crop_to_multiple, load_image, quantize
 from sr_utils.parameters import refuse_unknown
 from sr_utils.profiles import PROFILES
+from sr_utils.provenance import check_about, provenance_beside
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 from sr_utils.training import train_esrgan

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.command import run_benchmark
-from benchmarks.comparison import compare, keep, kept, provenance_beside
+from benchmarks.comparison import compare, keep, kept
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.compression import estimate_qualities
@@ -34,6 +34,7 @@ from sr_utils.files import checksum
 from sr_utils.grain_calibration import calibrate_grain
 from sr_utils.noise_calibration import calibrate_noise
 from sr_utils.parameters import refuse_unknown
+from sr_utils.provenance import provenance_beside
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image
 from sr_utils.strength_calibration import calibrate_strengths

@@ -8,7 +8,6 @@ start from which minutes of fine-tuning are enough. The base refinement networks
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +26,7 @@ from sr_utils.files import checksum, read_json
 from sr_utils.fresh_pairs import RedrawnPairs
 from sr_utils.hybrid import RefinementConfig, RefinementNetwork, classical_results
 from sr_utils.images import crop_to_multiple, imresize, quantize
+from sr_utils.provenance import check_about
 from sr_utils.training import DeFlowTraining, ESRGANTraining, train_deflow, train_esrgan
 from sr_utils.training_state import History, forget_states
 
@@ -121,16 +121,6 @@ def _origin(
     }
 
 
-def _check_stage(weights: Path, record: dict[str, Any], origin: dict[str, Any]) -> None:
-    # As the file has them: there, tuples are lists.
-    wrong = [name for name, value in json.loads(json.dumps(origin)).items() if record.get(name) != value]
-    if wrong:
-        raise UserError(
-            f"{weights} is of an earlier training with another {' and '.join(wrong)}: "
-            "delete it and what is called alike to start again."
-        )
-
-
 def _provenance(
     data: DataRoot,
     training: DeFlowTraining | ESRGANTraining,
@@ -195,7 +185,7 @@ def train_base_esrgan(
         if all(file.is_file() and file.with_suffix(".json").is_file() for file in done):
             network, discriminator = load_model(done[0], RRDBNet), load_model(done[1], Discriminator)
             records.append(read_json(done[0].with_suffix(".json")))
-            _check_stage(done[0], records[-1], _origin(data, training, degradation))
+            check_about(done[0], records[-1], _origin(data, training, degradation))
             continue
         pairs = GenericPairSampler(load_images(data.train), training.patch, scale, degradation, seed=training.seed)
         history = train_esrgan(network, discriminator, pairs, training, state_path=path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -29,7 +30,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the header's texts of a safetensors file, or a sentence that says what is wrong."""
-    if not path.is_file():
+    # Of os.path, which answers no where pathlib would raise: a name that is too long, a folder of another user.
+    if not os.path.isfile(path):
         raise UserError(f"The checkpoint {path} does not exist; train it first or give another path.")
     try:
         with safe_open(path, framework="pt") as file:
@@ -122,7 +124,7 @@ def load_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.suffix == ".safetensors":
         return _read(path)[0]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"The checkpoint {path} does not exist; give another path.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

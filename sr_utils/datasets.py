@@ -122,7 +122,8 @@ def open_data_root(path: str | os.PathLike) -> DataRoot:
         UserError: `path` is not a folder, or begins with the home folder of an unknown user.
     """
     root = expand_home(path, name="data_root")
-    if not root.is_dir():
+    # Of os.path, which answers no where pathlib would raise: a name that is too long, a folder of another user.
+    if not os.path.isdir(root):
         raise UserError(f"The data root {root} is not a folder: give data_root a folder that holds {TREE}.")
     return DataRoot(root)
 

@@ -31,7 +31,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise UserError(f"{path} is a folder, so no file can be written there: add a file's name to it.")
     temporary = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         temporary.touch(exist_ok=False)
         yield temporary
         # To the disk before the rename: after a power cut the name must not stand on empty contents.
@@ -49,6 +49,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        # Parents are made as well, so only a file system that holds no files of ours, such as /proc, can say this.
+        raise UserError(f"The folder {folder} cannot be made there: choose a place you may write to.") from error
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -1,5 +1,6 @@
 """Put a finished run where readers look: notebooks/, app/, figures/ and the table of README.md."""
 
+import os
 import re
 import shutil
 import sys
@@ -113,7 +114,7 @@ def _copy_running_time(executed: nbformat.NotebookNode, notebook: nbformat.Noteb
 
 def _ready(executed: Path, source: Path, root: Path) -> str:
     """The text to publish of an executed notebook, once it has passed every check."""
-    if not executed.is_file():
+    if not os.path.isfile(executed):
         raise UserError(f"{executed} is missing: run make report with this profile first.")
     try:
         notebook = with_outputs(nbformat.read(source, as_version=4), nbformat.read(executed, as_version=4))

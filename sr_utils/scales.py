@@ -33,8 +33,8 @@ def prepare_scales(
     Under `run_root/scales`, for super-resolution by s: `input_1x` and `input_8x` (the inputs and their h(x)),
     `clean_1x`, `clean_{s}x` and `clean_{8s}x` (the training photographs, the same at the inputs' scale, and
     their h(x)). Images are cropped to a multiple of the largest factor first, then resized from the original
-    by `imresize`. Outputs newer than their source are kept; outputs of sources that are gone, or of another
-    data root or scale, are removed.
+    by `imresize`. An output has its source's time, and is kept as long as both agree; outputs of sources that are
+    gone, or of another data root or scale, are removed.
 
     Args:
         workers: threads; as many as the processor has cores when None.
@@ -66,10 +66,7 @@ def prepare_scales(
                     path.unlink()
         for source in sources:
             outputs = {folders[f"{name}_{factor}x"] / f"{source.stem}.png": factor for factor in factors}
-            changed = source.stat().st_mtime
-            stale = {
-                path: factor for path, factor in outputs.items() if not path.exists() or path.stat().st_mtime < changed
-            }
+            stale = {path: factor for path, factor in outputs.items() if not _is_of(source, path)}
             skipped += len(outputs) - len(stale)
             if stale:
                 jobs.append((source, stale, max(factors)))
@@ -100,8 +97,15 @@ def _forget_other_sources(folder: Path, sources: dict) -> None:
     write_json(note, sources)
 
 
+def _is_of(source: Path, output: Path) -> bool:
+    # In whole seconds, since some file systems keep no more. An older time is another file's, too.
+    return output.exists() and int(output.stat().st_mtime) == int(source.stat().st_mtime)
+
+
 def _write_scales(source: Path, outputs: dict[Path, int], multiple: int) -> None:
-    """Crop one image to a multiple and write it divided by each factor."""
+    """Crop one image to a multiple and write it divided by each factor, with the image's time."""
+    time = source.stat().st_mtime_ns
     image = crop_to_multiple(load_image(source), multiple, name=str(source))
     for path, factor in outputs.items():
         save_image(image if factor == 1 else imresize(image, 1 / factor), path)
+        os.utime(path, ns=(time, time))

@@ -185,7 +185,7 @@ def train_deflow(
     }
     parts = {"model": model, "average": average, "optimiser": optimiser}
     first = (images[0][None, :, : config.patch, : config.patch].to(device) for images in (clean, degraded))
-    seen = [_seen_through_h(model, image) for image in first]
+    seen = [_seen_through_h(model, image) for image in first] if state_path is not None else []
     origin = [*model.state_dict().values(), *clean, *degraded, *seen]
     run = TrainingRun(config, parts, samplers, state_path, origin)
     run.resume()

@@ -110,10 +110,10 @@ def test_a_finished_stage_of_other_photographs_or_settings_is_refused(data, tmp_
     training = ESRGANTraining(pixel_steps=1, gan_steps=0, patch=16, batch=1)
     train(data, training)
     train(data, training)
-    with pytest.raises(UserError, match="another training: delete it"):
+    with pytest.raises(UserError, match="not the same: training.: remove it"):
         train(data, replace(training, learning_rate=1e-5))
     save_image(torch.rand(3, 160, 176), data.root / "clean" / "0.png")
-    with pytest.raises(UserError, match="another data: delete it"):
+    with pytest.raises(UserError, match="not the same: data.: remove it"):
         train(open_data_root(data.root), training)
 
 

@@ -50,7 +50,8 @@ def refused(path, model_class, *words):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    refused(tmp_path / "none.safetensors", DeFlow, "does not exist")
+    for name in ("none", "x" * 300):
+        refused(tmp_path / f"{name}.safetensors", DeFlow, "does not exist")
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])

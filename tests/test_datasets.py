@@ -44,6 +44,8 @@ def test_one_clean_image_is_too_few(root):
 def test_missing_root_and_parts(root, tmp_path):
     with pytest.raises(UserError, match=r"nowhere is not a folder.*task1/GroundTruth"):
         open_data_root(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="xxx is not a folder"):
+        open_data_root(tmp_path / ("x" * 300))
     with pytest.raises(UserError, match="data_root ~nobody-at-all/x begins with an unknown home folder"):
         open_data_root("~nobody-at-all/x")
     (tmp_path / "empty" / "clean").mkdir(parents=True)

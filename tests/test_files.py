@@ -59,6 +59,11 @@ def test_a_name_that_is_too_long_is_one_sentence(tmp_path, monkeypatch, path):
         write_json(path, 1)
 
 
+def test_a_file_system_that_holds_no_files_of_ours_is_one_sentence():
+    with pytest.raises(UserError, match="The folder /proc/sr_utils/x cannot be made there"):
+        write_json("/proc/sr_utils/x/a.json", 1)
+
+
 def test_finished_file_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").touch()
     with atomic_path(tmp_path / "atomic") as temporary:

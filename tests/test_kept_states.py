@@ -2,9 +2,10 @@
 
 import pytest
 
-from benchmarks.comparison import check_about, keep, kept
+from benchmarks.comparison import keep, kept
 from sr_utils.errors import UserError
 from sr_utils.files import write_json
+from sr_utils.provenance import check_about
 
 ABOUT = {"pairs": "ab12", "steps": 100, "learning_rate": 5e-4}
 
@@ -19,7 +20,7 @@ def test_what_was_kept_is_found_again(tmp_path):
 @pytest.mark.parametrize("changed", [{"pairs": "cd34"}, {"steps": 101}, {"learning_rate": 1e-3, "pairs": "cd34"}])
 def test_work_of_something_else_is_one_sentence_that_names_file_and_difference(tmp_path, changed):
     keep(tmp_path / "row.json", ABOUT, {"psnr": 29.0})
-    with pytest.raises(UserError, match="row.json is of other data.*: remove it and.*--states") as told:
+    with pytest.raises(UserError, match="row.json is of other data.*: remove it and.*or give another folder") as told:
         kept(tmp_path / "row.json", ABOUT | changed)
     assert all((name in str(told.value)) == (name in changed) for name in ABOUT)
 
@@ -35,3 +36,5 @@ def test_a_provenance_may_say_more(tmp_path):
     check_about(tmp_path / "network.safetensors", ABOUT | {"commit": "0123456"}, ABOUT)
     with pytest.raises(UserError, match="not the same: steps"):
         check_about(tmp_path / "network.safetensors", {"pairs": "ab12", "learning_rate": 5e-4}, ABOUT)
+    # A file has lists where Python has tuples.
+    check_about(tmp_path / "network.safetensors", {"grain": [0.0, 1.0]}, {"grain": (0.0, 1.0)})

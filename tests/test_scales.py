@@ -25,7 +25,7 @@ def test_prepare_scales(root, tmp_path):
     assert load_image(report.folders["input_8x"] / "001.png").shape == (3, 3, 2)
 
 
-def test_prepare_scales_makes_only_what_is_missing_or_old(root, tmp_path):
+def test_prepare_scales_makes_only_what_is_missing_or_of_another_file(root, tmp_path):
     first = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
     again = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
     assert (again.made, again.skipped) == (0, first.made)
@@ -36,6 +36,11 @@ def test_prepare_scales_makes_only_what_is_missing_or_old(root, tmp_path):
     mended = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
     assert mended.made == 1 + 2
     assert not (again.folders["clean_2x"] / "00.png").exists()
+    # Another image under a known name may well be the older file.
+    save_image(torch.zeros_like(load_image(root / "clean/03.png")), root / "clean/03.png")
+    os.utime(root / "clean/03.png", (1e9, 1e9))
+    assert prepare_scales(open_data_root(root), tmp_path / "run", workers=2).made == 3
+    assert load_image(mended.folders["clean_2x"] / "03.png").max() == 0
 
 
 def test_prepare_scales_of_another_root_begins_anew(root, tmp_path):
