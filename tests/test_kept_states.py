@@ -5,7 +5,6 @@ import pytest
 from benchmarks.comparison import keep, kept
 from sr_utils.errors import UserError
 from sr_utils.files import write_json
-from sr_utils.provenance import check_about
 
 ABOUT = {"pairs": "ab12", "steps": 100, "learning_rate": 5e-4}
 
@@ -30,11 +29,3 @@ def test_work_that_says_nothing_is_not_taken(tmp_path, content):
     write_json(tmp_path / "row.json", content)
     with pytest.raises(UserError, match="row.json does not say which data"):
         kept(tmp_path / "row.json", ABOUT)
-
-
-def test_a_provenance_may_say_more(tmp_path):
-    check_about(tmp_path / "network.safetensors", ABOUT | {"commit": "0123456"}, ABOUT)
-    with pytest.raises(UserError, match="not the same: steps"):
-        check_about(tmp_path / "network.safetensors", {"pairs": "ab12", "learning_rate": 5e-4}, ABOUT)
-    # A file has lists where Python has tuples.
-    check_about(tmp_path / "network.safetensors", {"grain": [0.0, 1.0]}, {"grain": (0.0, 1.0)})
