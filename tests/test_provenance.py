@@ -12,7 +12,7 @@ ABOUT = {"pairs": "ab12", "steps": 100, "learning_rate": 5e-4}
 def test_a_provenance_may_say_more_and_not_less(tmp_path):
     path = tmp_path / "network.safetensors"
     check_about(path, ABOUT | {"commit": "0123456"}, ABOUT)
-    with pytest.raises(UserError, match="network.safetensors is of other data or another budget .not the same: steps.: remove"):
+    with pytest.raises(UserError, match="is of other data or another budget .not the same: steps.: remove it"):
         check_about(path, {"pairs": "ab12", "learning_rate": 5e-4}, ABOUT)
     with pytest.raises(UserError, match="not the same: pairs and steps"):
         check_about(path, ABOUT | {"pairs": "cd34", "steps": 1}, ABOUT)
