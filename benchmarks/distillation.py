@@ -17,9 +17,10 @@ Rows:
 A teacher's result is a function of its input, so a student needs no adversary to become sharp: its loss is L1. The
 scores ``_unseen`` are of the inputs that nothing was learned from; ``times_as_fast`` is the teacher's time over the
 student's, both restoring the same few inputs in turn on one thread, which says little if anything else runs. The
-teacher's pictures are those of `benchmarks.peers`, which makes them if they are not there (the extra ``peers``). An
-interrupted training goes on where it stopped. Weights that are there, the committed ones too, are scored and not
-trained again; `--small.weights` and `--fine.weights` with other paths train anew.
+teacher's pictures are those of `benchmarks.peers`, which makes them if they are not there; its weights, which the extra
+``peers`` brings, are needed in any case, for the times. An interrupted training goes on where it stopped. Weights that
+are there, the committed ones too, are scored and not trained again; `--small.weights` and `--fine.weights` with other
+paths train anew.
 """
 
 from __future__ import annotations
@@ -168,6 +169,9 @@ def train_student(method: str, lessons: Sequence[Path], options: Distillation) -
     path = resolve(budget.weights)
     about: dict[str, Any] = {"teacher": TEACHER, "inputs": len(lessons), "steps": budget.steps, "seed": options.seed}
     about["lessons"] = checksum(lessons)
+    if method == FINE:
+        about |= {"student": method, "patch": budget.patch, "batch": budget.batch}
+        about["learning_rate"] = budget.learning_rate
     if path.is_file():
         check_about(path, provenance_beside(path), about)
         return load_model(path, RRDBNet)
@@ -192,11 +196,11 @@ def train_student(method: str, lessons: Sequence[Path], options: Distillation) -
     return network
 
 
-def times_as_fast(networks: Mapping[str, RRDBNet], data: DataRoot, options: Distillation) -> dict[str, float]:
-    """The teacher's median time for an input over each network's; see `peers.measure_seconds`."""
-    ways: dict[str, Restore] = {TEACHER: peers.restorer(TEACHER, data, Peers())[0]}
+def times_as_fast(teacher: Restore, networks: Mapping[str, RRDBNet], paths: Sequence[Path]) -> dict[str, float]:
+    """The teacher's median time for an image of ``paths`` over each network's; see `peers.measure_seconds`."""
+    ways: dict[str, Restore] = {TEACHER: teacher}
     ways |= {name: functools.partial(restore_image, network) for name, network in networks.items()}
-    seconds = peers.measure_seconds(ways, data.inputs[: options.timed_images])
+    seconds = peers.measure_seconds(ways, paths)
     return {name: seconds[TEACHER] / seconds[name] for name in networks}
 
 
@@ -205,7 +209,7 @@ def scored(method: str, data: DataRoot, restore: Callable[[Path], Tensor], optio
     paths = iter([path for path, _ in data.pairs])
     images = score_method(lambda _low: quantize(restore(next(paths))), data.pairs, label=method)
     scores = summarise_with_unseen(images, options.inputs)
-    # Two of the three rows only read pictures that are there already.
+    # Some rows only read pictures that are there already.
     del scores["seconds_per_image"]
     return {"method": method, **scores}
 
@@ -214,8 +218,10 @@ def main(options: Distillation) -> None:
     """Teach, score, print and write."""
     begun, data = time.monotonic(), open_data_root(resolve(options.data_root))
     teacher = peers.score_peer(TEACHER, Peers(data_root=options.data_root, states=options.peers))
+    released_way = peers.restorer(TEACHER, data, Peers())[0]
     # Not before: the peers have taken one thread.
     torch.set_num_threads(options.threads)
+    about = {"profile": "bench", "seed": options.seed, **describe_machine()}
     lessons = data.inputs[: options.inputs]
     students = {method: train_student(method, lessons, options) for method in (STUDENT, FINE)}
     pictures = resolve(options.peers) / TEACHER
@@ -238,11 +244,10 @@ def main(options: Distillation) -> None:
         "real_esrgan_grain": (with_grain(released, options.seed), by_teacher),
     }
     rows = [scored(name, data, restore, options) | {"parameters": count} for name, (restore, count) in ways.items()]
-    speeds = times_as_fast(students, data, options)
+    speeds = times_as_fast(released_way, students, data.inputs[: options.timed_images])
     rows = [row | {"times_as_fast": speeds[row["method"]]} if row["method"] in speeds else row for row in rows]
     for row in rows:
         print(", ".join(f"{name} {value:.4g}" if name != "method" else value for name, value in row.items()))
-    about = {"profile": "bench", "seed": options.seed, **describe_machine()}
     about["seconds"] = round(time.monotonic() - begun, 1)
     write_metrics(resolve(options.output), about | pairs_provenance(data), rows)
 

@@ -38,7 +38,7 @@ class Strips:
     run_root: Path = Path("runs/full")
     """Whose restored images stand for ours beside the peers."""
     peers: Path = Path("runs/peers")
-    student: Path = Path("checkpoints/distilled_esrgan_x2.safetensors")
+    student: Path = Path("checkpoints/distilled_fine_esrgan_x2.safetensors")
     """Weights of `benchmarks.distillation`."""
     ladder: Path = Path("runs/ladder")
     profile: str = "quick"
