@@ -20,7 +20,7 @@ help:
 	@echo 'make bench     measure speed, memory, growth, cost, the kinds of shift and the floor of fidelity; above two hours, with nothing else running'
 	@echo 'make ladder    compare the sources of training pairs, from bicubic to the true camera; hours, can be interrupted'
 	@echo 'make peers     score ready-made methods, released networks among them, on the same pairs; half an hour'
-	@echo 'make distillation  score the committed student of a released network; ARGS="--small.weights other.safetensors" teaches anew: hours, can be interrupted'
+	@echo 'make distillation  score the committed students of a released network; ARGS="--small.weights other.safetensors" teaches anew: hours, can be interrupted'
 	@echo 'make hybrid    score refinement networks and generators of pairs, in quality and cost; an hour, can be interrupted'
 	@echo 'make classical score classical enlargement, on one image and on bursts; an hour, can be interrupted'
 	@echo 'make design    compare the domain-invariant maps, from leakage to restoration; two hours, can be interrupted'

@@ -26,6 +26,7 @@ paths train anew.
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ def train_student(method: str, lessons: Sequence[Path], options: Distillation) -
     if method == FINE:
         about |= {"student": method, "patch": budget.patch, "batch": budget.batch}
         about["learning_rate"] = budget.learning_rate
-    if path.is_file():
+    if os.path.isfile(path):
         check_about(path, provenance_beside(path), about)
         return load_model(path, RRDBNet)
     network = start_of(method, options)

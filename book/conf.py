@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 project = "Learned degradations for super-resolution"
 language = "en"
 root_doc = "README"
-include_patterns = ["README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/*.ipynb"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/*.ipynb", "app/widgets.ipynb"]
 exclude_patterns = [".*", "build", "runs"]
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx_copybutton"]
 
@@ -56,6 +56,7 @@ notebooks/*
 :caption: Beside it
 :hidden:
 
+app/widgets
 data/README
 CONTRIBUTING
 ```

@@ -122,7 +122,7 @@ def _parameters_of_kernel() -> tuple[dict[str, Parameter], list[str]]:
     return declared, injected
 
 
-_CODE = ("sr_utils", "benchmarks", "notebooks")
+_CODE = ("sr_utils", "benchmarks", "notebooks", "app")
 """Folders whose changes make numbers those of no commit."""
 
 

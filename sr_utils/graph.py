@@ -100,7 +100,7 @@ def run_course(profile: str, settings: Sequence[str]) -> tuple[str, bool]:
         except BlockingIOError as error:
             raise UserError(f"Another run of the course is under way in {root}: wait for it to end.") from error
         # Here, because Snakemake, which is quiet, would not say what is wrong with them.
-        for notebook in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+        for notebook in (*sorted((root / "notebooks").glob("[0-9]*.ipynb")), root / "app" / "widgets.ipynb"):
             _cell_trees(notebook)
         try:
             resolve(chosen.run_root).mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,8 @@ def files_below(folder: Path, *parts: str) -> list[str]:
 
     Names with braces are left out too, since the graph would read wildcards in them.
     """
-    paths = (path for part in parts for path in (folder / part).rglob("*"))
+    # Of a path that cannot be, which pathlib would raise for, `course.begin` speaks.
+    paths = (path for part in parts if os.path.isdir(folder / part) for path in (folder / part).rglob("*"))
     visible = (path for path in paths if path.is_file() and not path.name.startswith("."))
     return sorted(str(path) for path in visible if not set("{}") & set(str(path)))
 

@@ -171,7 +171,7 @@ def map_view(view: MapView, rows: Sequence[Row] = ()) -> Figure:
 
 @styled
 def walk_view(pictures: Mapping[str, Tensor]) -> Figure:
-    """Images of a walk side by side, as the explorer shows them at first."""
+    """Images of a walk side by side, as `widgets.sampling_explorer` shows them."""
     figure = Figure(figsize=(WIDTH, WIDTH / len(pictures) + 0.5))
     axes = figure.subplots(1, len(pictures), squeeze=False)[0]
     figure.subplots_adjust(left=0.01, right=0.99, top=0.88, bottom=0.01, wspace=0.04)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sr_utils.files import read_json
 def provenance_beside(weights: Path) -> dict[str, Any] | None:
     """What `checkpoints.save_model` wrote beside ``weights``; None if it is not there."""
     note = weights.with_suffix(".json")
-    return read_json(note) if note.is_file() else None
+    return read_json(note) if os.path.isfile(note) else None
 
 
 def check_about(path: Path, found: Mapping[str, Any] | None, about: Mapping[str, Any]) -> None:
@@ -32,4 +33,4 @@ def check_about(path: Path, found: Mapping[str, Any] | None, about: Mapping[str,
         wrong = " and ".join(name for name, value in expected.items() if found.get(name) != value)
         wrong = wrong and f"is of other data or another budget (not the same: {wrong})"
     if wrong:
-        raise UserError(f"{path} {wrong}: remove it and what is called alike, or give another folder.")
+        raise UserError(f"{path} {wrong}: remove it and what is called alike, or give another place.")

@@ -98,8 +98,8 @@ def _forget_other_sources(folder: Path, sources: dict) -> None:
 
 
 def _is_of(source: Path, output: Path) -> bool:
-    # In whole seconds, since some file systems keep no more. An older time is another file's, too.
-    return output.exists() and int(output.stat().st_mtime) == int(source.stat().st_mtime)
+    # Some file systems keep every second second only. An older time is another file's, too.
+    return output.exists() and abs(output.stat().st_mtime - source.stat().st_mtime) < 2
 
 
 def _write_scales(source: Path, outputs: dict[Path, int], multiple: int) -> None:

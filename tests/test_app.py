@@ -46,7 +46,7 @@ def test_the_app_as_committed_has_a_still_of_every_widget():
     for cell in nbformat.read(APP, as_version=4).cells:
         if SHOWN.search(cell.source):
             kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
-            assert kinds & {"image/png", "image/jpeg"}, cell.source
+            assert kinds & {"image/png", "image/jpeg"}, f"no still yet, run and publish the course: {cell.source}"
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ def plan(*config):
 def test_the_graph_runs_every_notebook(tmp_path):
     said, planned = plan(f"run_root={tmp_path / 'a run'}")
     assert planned, said
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in (*(ROOT / "notebooks").glob("*.ipynb"), ROOT / "app" / "widgets.ipynb"):
         assert path.name in said
     assert not (tmp_path / "a run").exists()
 
@@ -180,12 +180,16 @@ def test_a_read_only_repository_needs_a_run_root_elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cell", "run_root", "said"),
-    [("def f(:", "run", r"01_a\.ipynb has a mistake in line 1"), ("x = 1", "/dev/null/x", "cannot be made")],
+    ("name", "cell", "run_root", "said"),
+    [
+        ("notebooks/01_a.ipynb", "def f(:", "run", r"01_a\.ipynb has a mistake in line 1"),
+        ("app/widgets.ipynb", "def f(:", "run", r"widgets\.ipynb has a mistake in line 1"),
+        ("notebooks/01_a.ipynb", "x = 1", "/dev/null/x", "cannot be made"),
+    ],
 )
-def test_what_snakemake_would_not_say_is_said_before_it_starts(tmp_path, monkeypatch, cell, run_root, said):
-    (tmp_path / "notebooks").mkdir()
-    write(tmp_path / "notebooks" / "01_a.ipynb", cell)
+def test_what_snakemake_would_not_say_is_said_before_it_starts(tmp_path, monkeypatch, name, cell, run_root, said):
+    (tmp_path / name).parent.mkdir()
+    write(tmp_path / name, cell)
     monkeypatch.setattr(graph, "repository_root", lambda: tmp_path)
     monkeypatch.setattr(graph, "_snakemake", lambda *arguments: pytest.fail("Snakemake was started"))
     with pytest.raises(UserError, match=said):

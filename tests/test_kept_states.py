@@ -19,7 +19,7 @@ def test_what_was_kept_is_found_again(tmp_path):
 @pytest.mark.parametrize("changed", [{"pairs": "cd34"}, {"steps": 101}, {"learning_rate": 1e-3, "pairs": "cd34"}])
 def test_work_of_something_else_is_one_sentence_that_names_file_and_difference(tmp_path, changed):
     keep(tmp_path / "row.json", ABOUT, {"psnr": 29.0})
-    with pytest.raises(UserError, match="row.json is of other data.*: remove it and.*or give another folder") as told:
+    with pytest.raises(UserError, match="row.json is of other data.*: remove it and.*or give another place") as told:
         kept(tmp_path / "row.json", ABOUT | changed)
     assert all((name in str(told.value)) == (name in changed) for name in ABOUT)
 

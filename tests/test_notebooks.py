@@ -20,6 +20,7 @@ from sr_utils.runner import run_notebook
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+APP = ROOT / "app" / "widgets.ipynb"
 RESULTS = ROOT / "notebooks" / "06_task1_results.ipynb"
 
 
@@ -27,7 +28,7 @@ RESULTS = ROOT / "notebooks" / "06_task1_results.ipynb"
 def run_root(tmp_path_factory):
     """A run folder in which every notebook has been executed at `smoke`, by the command, two at a time."""
     folder = tmp_path_factory.mktemp("a run")
-    paths = {path.stem[:2]: path for path in NOTEBOOKS}
+    paths = {path.stem[:2]: path for path in [*NOTEBOOKS, APP]}
 
     def execute(numbers):
         for number in numbers:
@@ -43,13 +44,13 @@ def run_root(tmp_path_factory):
 
     # In a row come those that need each other's results; the overview shows all of them.
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(execute, [("02", "03", "04", "05", "06", "10"), ("01", "07", "08", "09")]))
+        list(pool.map(execute, [("02", "03", "04", "05", "wi", "06", "10"), ("01", "07", "08", "09")]))
     execute(["00"])
     assert not paths
     return folder
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, ROOT / "app" / "widgets.ipynb"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, APP], ids=lambda path: path.stem)
 def test_a_notebook_as_committed_is_fit_to_read(path):
     notebook = nbformat.read(path, as_version=4)
     assert path.stat().st_size < 1_500_000
@@ -61,6 +62,9 @@ def test_a_notebook_as_committed_is_fit_to_read(path):
         if cell.cell_type == "code":
             assert cell.source.count("\n") < 30
             for output in cell.outputs:
+                kinds = set(output.get("data", {}))
+                seen = kinds & {"image/png", "image/jpeg"}
+                assert seen or "application/vnd.jupyter.widget-view+json" not in kinds, "a widget without its still"
                 assert output.output_type != "error" and output.get("name") != "stderr"
                 assert not re.search(r"(?<![\w.])/(?:work|root|home|tmp)/", str(output.get("text", "")))
 
@@ -79,7 +83,7 @@ def test_random_weights_follow_from_the_seed_alone_as_in_the_command_line(name, 
 # Its fixture runs the whole course.
 @pytest.mark.timeout(1800)
 def test_every_notebook_runs_and_its_results_are_numbers(run_root):
-    for path in NOTEBOOKS:
+    for path in [*NOTEBOOKS, APP]:
         executed = nbformat.read(run_root / "notebooks" / path.name, as_version=4)
         assert re.search(r"\*Running time: \d", executed.cells[0].source)
         assert all(cell.outputs for cell in executed.cells[-1:])
