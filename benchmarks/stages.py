@@ -1,8 +1,8 @@
 """Where the time of a report goes: the notebooks' shares of it, and in each the cell that took longest.
 
-`python -m benchmarks.stages` reads the numbered notebooks that a finished `make report` has executed (papermill notes how
-long each cell took) and adds the row ``report_stages`` to figures/metrics/speed.json. It runs nothing. Only shares are a
-result: seconds are those of one machine and whatever else it did.
+`python -m benchmarks.stages` reads the numbered notebooks that a finished `make report` has executed (papermill notes
+how long each cell took) and adds the row ``report_stages`` to figures/metrics/speed.json. It runs nothing. Only shares
+are a result: seconds are those of one machine and whatever else it did.
 """
 
 from __future__ import annotations
