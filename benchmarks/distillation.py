@@ -4,7 +4,7 @@
 to give the same, and writes figures/metrics/distillation.json and the weights to checkpoints/. No ground truth takes
 part in the training, nor does DeFlow: where the degradation is one that a released network knows, its results are pairs
 already. One number, `CONSISTENCY`, was chosen with the truths of every fifth pair, four of the unseen ones among them;
-the form of the second student and its learning rate in short trials that were scored on nine pairs, one of the unseen
+the form of the second student and its learning rate in short trials that were scored on nine pairs, two of the unseen
 ones among them. Rows:
 
 - ``real_esrgan_x4plus``: the teacher, shrunk to the truth's size, as in figures/metrics/peers.json.
