@@ -58,7 +58,7 @@ def test_pages_show_what_notebooks_show(book, pages):
     for path in NOTEBOOKS:
         soup = pages[book / "notebooks" / f"{path.stem}.html"]
         # Of a widget the still, and not the view, which needs a script that is not here.
-        assert not soup.find_all("script", type=re.compile("jupyter.widget"))
+        assert not soup.find_all("script", type=re.compile("jupyter.widget-view"))
         assert soup.select(".cell_input") and soup.select(".cell_output img")
         # A Markdown table that was not read as one is printed with its bars.
         assert "| ---" not in soup.get_text() and "|---" not in soup.get_text()
