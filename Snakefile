@@ -20,18 +20,18 @@ RUN = settings.run_root
 EXECUTED = f"{RUN}/notebooks"
 
 
-def source(name):
+def source(name, folder="notebooks"):
     # The file's own time and outputs do not count: opening a notebook, or publishing one, changes neither its
     # code nor its result. What counts is the parameter `code` of its rule.
-    return ancient(f"notebooks/{name}.ipynb")
+    return ancient(f"{folder}/{name}.ipynb")
 
 
-def code(name):
-    return code_checksum(Path(f"notebooks/{name}.ipynb"))
+def code(name, folder="notebooks"):
+    return code_checksum(Path(f"{folder}/{name}.ipynb"))
 
 
-def modules(name):
-    return modules_used(Path(f"notebooks/{name}.ipynb"), Path("sr_utils"))
+def modules(name, folder="notebooks"):
+    return modules_used(Path(f"{folder}/{name}.ipynb"), Path("sr_utils"))
 
 
 def data(*parts):
@@ -215,12 +215,12 @@ use rule notebook as hybrid_methods with:
 # Nothing is learned there: the widgets are shown with what the run has trained.
 use rule notebook as widgets with:
     input:
-        source=ancient("app/widgets.ipynb"),
-        modules=modules_used(Path("app/widgets.ipynb"), Path("sr_utils")),
+        source=source("widgets", "app"),
+        modules=modules("widgets", "app"),
         data=data("clean", "validation", "task1"),
         deflow=f"{RUN}/deflow.safetensors",
         weights=f"{RUN}/esrgan.safetensors",
     output:
         executed=f"{EXECUTED}/widgets.ipynb",
     params:
-        code=code_checksum(Path("app/widgets.ipynb")),
+        code=code("widgets", "app"),
