@@ -3,7 +3,8 @@
 #   snakemake --snakefile folder.smk --profile cluster/slurm --config task=translate weights=WEIGHTS images=FOLDER output=FOLDER
 #
 # or here, with `--cores 2` in place of `--profile cluster/slurm`. Tasks are translate, restore, and score with truths=
-# in place of weights=. The same line goes on where an earlier one was interrupted, and redoes what has changed.
+# in place of weights=. What the commands of these names offer, seed, temperature, like, consistency, tile and device,
+# can be added. The same line goes on where an earlier one was interrupted, and redoes what has changed or is missing.
 # Another executor (Kubernetes, say) is one flag: install its plugin and name it with --executor.
 
 import sys
@@ -22,6 +23,9 @@ except UserError as error:
 PYTHON = sys.executable
 PARTS = f"{job.output}/.parts"
 FIRSTS = job.firsts()
+# Not within a part's own process: its machine may not see yet what another has written.
+if workflow.is_main_process:
+    job.forget_incomplete()
 
 
 localrules:
@@ -39,17 +43,18 @@ rule part:
     input:
         images=lambda wildcards: job.part(int(wildcards.first)),
         weights=job.weights or [],
+        like=job.likes(),
     output:
         touch(f"{PARTS}/{{first}}.done"),
     params:
-        options=f"--seed {job.seed} --temperature {job.temperature}" if job.task == "translate" else "",
+        options=job.options(),
     threads: 1
     resources:
         mem_mb=4000,
         runtime=120,
     shell:
         "{PYTHON:q} -m sr_utils.cli {job.task} {job.weights:q} {job.images:q} {job.output:q} "
-        "--first {wildcards.first} --count {job.shard} {params.options}"
+        "--first {wildcards.first} --count {job.shard} {params.options:q}"
 
 
 rule scores:

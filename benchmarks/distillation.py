@@ -27,7 +27,6 @@ paths train anew.
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ from sr_utils.evaluate import parameter_count, score_method, write_metrics
 from sr_utils.files import checksum
 from sr_utils.images import load_image, quantize
 from sr_utils.parameters import check_range
-from sr_utils.provenance import check_about, provenance_beside
+from sr_utils.provenance import known_weights
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 from sr_utils.training import ESRGANTraining, train_esrgan
@@ -174,8 +173,7 @@ def train_student(method: str, lessons: Sequence[Path], options: Distillation) -
     if method == FINE:
         about |= {"student": method, "patch": budget.patch, "batch": budget.batch}
         about["learning_rate"] = budget.learning_rate
-    if os.path.isfile(path):
-        check_about(path, provenance_beside(path), about)
+    if known_weights(path, about):
         return load_model(path, RRDBNet)
     network = start_of(method, options)
     # It takes no part: there is no second stage.

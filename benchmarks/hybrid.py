@@ -53,7 +53,7 @@ from sr_utils.hybrid import (
 from sr_utils.images import crop_to_multiple, load_image, quantize
 from sr_utils.parameters import refuse_unknown
 from sr_utils.profiles import PROFILES
-from sr_utils.provenance import check_about, provenance_beside
+from sr_utils.provenance import known_weights
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
 from sr_utils.training import train_esrgan
@@ -136,8 +136,7 @@ def ladder_inputs(source: str, data_root: Path, shifts: Path, profile: str) -> l
 def fine_tuned(method: str, data: DataRoot, options: Hybrid) -> RefinementNetwork:
     """A base refinement network after the ladder's budget on the ladder's pairs."""
     path, about = options.state(method, "_network.safetensors"), options.about(method, data)
-    if path.is_file():
-        check_about(path, provenance_beside(path), about)
+    if known_weights(path, about):
         return load_model(path, RefinementNetwork)
     name = functools.reduce(str.removesuffix, (GAN, CLASSICAL_PAIRS, PATCH_PAIRS), method)
     network = load_model(resolve(f"checkpoints/base_{name}.safetensors"), RefinementNetwork)

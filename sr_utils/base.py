@@ -62,8 +62,17 @@ DEGRADED_DRAWS = 4
 class GenericPairSampler:
     """Endless pairs (degraded low resolution, clean high resolution) with a fresh degradation for every crop."""
 
-    def __init__(self, images: list[Tensor], patch: int, scale: int, degradation: GenericDegradation, *, seed: int):
-        self.crops = PatchSampler(images, patch * scale, seed=seed)
+    def __init__(
+        self,
+        images: list[Tensor],
+        patch: int,
+        scale: int,
+        degradation: GenericDegradation,
+        *,
+        seed: int,
+        names: Sequence[str] = (),
+    ):
+        self.crops = PatchSampler(images, patch * scale, seed=seed, names=names)
         self.scale, self.degradation = scale, degradation
 
     def next(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -110,6 +119,11 @@ def generic_domains(images: list[Tensor], scale: int, *, seed: int) -> tuple[lis
     return small[0::2], degraded
 
 
+def _names(data: DataRoot) -> list[str]:
+    """What errors call the photographs."""
+    return [path.name for path in data.train]
+
+
 def _origin(
     data: DataRoot, training: DeFlowTraining | ESRGANTraining, degradation: GenericDegradation
 ) -> dict[str, Any]:
@@ -147,7 +161,10 @@ def train_base_deflow(
     clean, degraded = generic_domains(load_images(data.train), 2, seed=training.seed)
     torch.manual_seed(training.seed)
     model = DeFlow(DeFlowConfig())
-    history = train_deflow(model, clean, degraded, training, state_path=state_path)
+    names = _names(data)
+    names_of_draws = [name for name in names[1::2] for _ in range(DEGRADED_DRAWS)]
+    options = {"clean_names": names[0::2], "degraded_names": names_of_draws}
+    history = train_deflow(model, clean, degraded, training, state_path=state_path, **options)
     provenance = _provenance(data, training, GenericDegradation(), history, about)
     return save_model(Path(folder) / "base_deflow.safetensors", model, provenance)
 
@@ -187,7 +204,8 @@ def train_base_esrgan(
             records.append(read_json(done[0].with_suffix(".json")))
             check_about(done[0], records[-1], _origin(data, training, degradation))
             continue
-        pairs = GenericPairSampler(load_images(data.train), training.patch, scale, degradation, seed=training.seed)
+        options = {"seed": training.seed, "names": _names(data)}
+        pairs = GenericPairSampler(load_images(data.train), training.patch, scale, degradation, **options)
         history = train_esrgan(network, discriminator, pairs, training, state_path=path)
         records.append(_provenance(data, training, degradation, history, {**about, "scale": scale}))
         save_model(done[0], network, records[-1])
@@ -199,11 +217,14 @@ def train_base_esrgan(
     return save_model(folder / f"base_esrgan_x{scale}.safetensors", network, provenance)
 
 
-def generic_results(images: list[Tensor], scale: int, inputs: Sequence[str], training: ESRGANTraining) -> RedrawnPairs:
+def generic_results(
+    images: list[Tensor], scale: int, inputs: Sequence[str], training: ESRGANTraining, *, names: Sequence[str] = ()
+) -> RedrawnPairs:
     """Endless pairs (classical results, photograph), both of the photograph's size, for `hybrid.RefinementNetwork`.
 
     A photograph is shrunk, degraded in any way that `ANY_GRAIN` knows and restored by the classical methods named by
     ``inputs``, whole, because they read the noise off the image; again and again, each time all of it has been seen.
+    Errors call the photographs by ``names``.
     """
     truths = [crop_to_multiple(image, scale) for image in images]
 
@@ -212,7 +233,7 @@ def generic_results(images: list[Tensor], scale: int, inputs: Sequence[str], tra
         clean = imresize(truths[index], 1 / scale).clamp(0, 1)
         return classical_results(quantize(ANY_GRAIN(clean[None], chance)[0]), scale, inputs)
 
-    return RedrawnPairs(draw, truths, training.patch, 1, seed=training.seed)
+    return RedrawnPairs(draw, truths, training.patch, 1, seed=training.seed, names=names)
 
 
 def train_base_refinement(
@@ -226,10 +247,18 @@ def train_base_refinement(
     about: dict,
     training: ESRGANTraining = BASE_HYBRID,
 ) -> Path:
-    """Train a refinement network with L1 only, and save ``base_{name}.safetensors``; continues from ``state_path``."""
+    """Train a refinement network with L1 only, and save ``base_{name}.safetensors``; continues from ``state_path``.
+
+    Raises
+    ------
+    UserError: ``scale`` is not 2, the one that the name of the file stands for; or a photograph is smaller than the
+        patch.
+    """
+    if scale != 2:
+        raise UserError(f"scale={scale} of base_{name} must be 2, because its file would replace that of scale 2.")
     torch.manual_seed(training.seed)
     network, unused = RefinementNetwork(config), Discriminator(DiscriminatorConfig())
-    pairs = generic_results(load_images(data.train), scale, config.inputs, training)
+    pairs = generic_results(load_images(data.train), scale, config.inputs, training, names=_names(data))
     history = train_esrgan(network, unused, pairs, training, state_path=state_path, save_every=100)
     network.to(memory_format=torch.contiguous_format)
     provenance = _provenance(data, training, ANY_GRAIN, history, {**about, "scale": scale})

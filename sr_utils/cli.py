@@ -97,7 +97,7 @@ def base(
     model
         deflow, esrgan (scale 2 before 1 and 4, which start from it), or a refinement network.
     scale
-        of the ESRGAN or the refinement network.
+        of the ESRGAN; a refinement network has 2 only.
     data_root
         folder in the assignment's tree; only clean/ and validation/ are read.
     folder
@@ -186,6 +186,7 @@ def translate(
     tile: int = 768,
     first: int = 0,
     count: int | None = None,
+    device: str = "cpu",
 ) -> None:
     """Degrade every image of a folder as a DeFlow learned it.
 
@@ -209,6 +210,8 @@ def translate(
         number of the image to begin with, from 0, in the order of their names.
     count
         how many images to do; all of the rest unless given.
+    device
+        where to compute: cpu, cuda for a GPU, or cuda:1 for the second one.
     """
     from sr_utils.compression import estimate_qualities
     from sr_utils.images import list_images, load_image
@@ -216,11 +219,10 @@ def translate(
     from sr_utils.shards import part_of
     from sr_utils.weights import load_deflow
 
-    model, paths = load_deflow(weights), part_of(images, first, count)
+    model, paths = load_deflow(weights, device=device), part_of(images, first, count)
     qualities = estimate_qualities(map(load_image, list_images(like))) if like else []
-    written = translate_folder(
-        model, paths, output, qualities=qualities, temperature=temperature, seed=seed + first, tile=tile
-    )
+    options = {"qualities": qualities, "temperature": temperature, "seed": seed + first, "tile": tile}
+    written = translate_folder(model, paths, output, device=device, **options)
     print(f"Wrote {len(written)} images to {output}")
     if like:
         what = "the results are compressed likewise" if qualities else "the results are not compressed"
@@ -237,6 +239,7 @@ def restore(
     tile: int = 256,
     first: int = 0,
     count: int | None = None,
+    device: str = "cpu",
 ) -> None:
     """Restore and enlarge every image of a folder.
 
@@ -258,16 +261,18 @@ def restore(
         number of the image to begin with, from 0, in the order of their names.
     count
         how many images to do; all of the rest unless given.
+    device
+        where to compute: cpu, cuda for a GPU, or cuda:1 for the second one.
     """
     from sr_utils.esrgan import with_consistency
     from sr_utils.sampling import restore_folder
     from sr_utils.shards import part_of
     from sr_utils.weights import load_esrgan
 
-    network = load_esrgan(weights)
+    network = load_esrgan(weights, device=device)
     if consistency is not None:
         network = with_consistency(network, consistency)
-    written = restore_folder(network, part_of(images, first, count), output, tile=tile)
+    written = restore_folder(network, part_of(images, first, count), output, device=device, tile=tile)
     print(f"Wrote {len(written)} images to {output}")
 
 

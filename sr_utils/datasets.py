@@ -159,8 +159,8 @@ class PatchSampler:
     def __init__(
         self, images: Sequence[torch.Tensor], patch: int, *, seed: int, grid: int = 1, names: Sequence[str] = ()
     ) -> None:
-        _check_images(images, patch)
-        self.names = list(names) or [f"image {index}" for index in range(len(images))]
+        self.names = _named(names, len(images))
+        _check_images(images, patch, self.names)
         self.chosen: list[int] = []
         self.grid = grid
         self.images = list(images)
@@ -230,11 +230,12 @@ class PairSampler(PatchSampler):
     ) -> None:
         if len(inputs) != len(truths) or not all(inputs):
             raise UserError(f"{len(inputs)} inputs and {len(truths)} truths are no pairs: give each truth an input.")
-        for index, (draws, truth) in enumerate(zip(inputs, truths, strict=True)):
+        names = _named(names, len(truths))
+        for name, draws, truth in zip(names, inputs, truths, strict=True):
             for draw in draws:
                 if (draw.shape[1] * scale, draw.shape[2] * scale) != tuple(truth.shape[1:]):
                     raise UserError(
-                        f"Pair {index} has an input of {_size(draw)} and a truth of {_size(truth)}: "
+                        f"An input of {name} is {_size(draw)} and the truth {_size(truth)}: "
                         f"the truth must be exactly {scale} times as large."
                     )
         super().__init__([draws[0] for draws in inputs], patch, seed=seed, names=names)
@@ -259,13 +260,18 @@ class PairSampler(PatchSampler):
         return torch.stack(low), torch.stack(high)
 
 
-def _check_images(images: Sequence[torch.Tensor], patch: int) -> None:
+def _named(names: Sequence[str], count: int) -> list[str]:
+    """The names that were given, or numbers in their place."""
+    return list(names) or [f"image {index}" for index in range(count)]
+
+
+def _check_images(images: Sequence[torch.Tensor], patch: int, names: Sequence[str]) -> None:
     if not images:
         raise UserError("There are no images to take patches from: give at least one.")
-    for index, image in enumerate(images):
+    for name, image in zip(names, images, strict=True):
         if min(image.shape[1:]) < patch:
             raise UserError(
-                f"Image {index} is {_size(image)}, smaller than the patch of {patch}x{patch}: "
+                f"The patch of {patch}x{patch} is larger than {name}, which is {_size(image)}: "
                 "choose a smaller patch or remove the image."
             )
 

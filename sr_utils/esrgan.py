@@ -3,7 +3,7 @@
 References
 ----------
 Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCVW 2018.
-Wang et al., "Real-ESRGAN", ICCVW 2021, section 4.1 (pixel-unshuffle for x1 and x2) and 4.2 (spectral norm).
+Wang et al., "Real-ESRGAN", ICCVW 2021, section 3.4 (pixel-unshuffle for x1 and x2, spectral norm).
 Jolicoeur-Martineau, "The relativistic discriminator", 2018 (relativistic average loss).
 Irani and Peleg, "Improving resolution by image registration", CVGIP 1991 (back-projection).
 """
@@ -65,7 +65,7 @@ class RRDBNet(nn.Module):
     """Restore and upscale: (N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W), not clamped.
 
     The network upsamples ``upsampling`` times from its trunk, four times as published. For smaller scales its input is
-    first pixel-unshuffled, for scale 2 and 1 by 2 and 4 (Real-ESRGAN, section 4.1), so all scales share every weight
+    first pixel-unshuffled, for scale 2 and 1 by 2 and 4 (Real-ESRGAN, section 3.4), so all scales share every weight
     but the first convolution's.
 
     What is coarse in the result is the input's. With A the antialiased reduction by ``scale``, U bicubic enlargement
@@ -190,7 +190,7 @@ class DiscriminatorConfig:
 class Discriminator(nn.Module):
     """U-Net with spectral normalisation: a realness logit for every pixel, (N, 3, H, W) to (N, 1, H, W).
 
-    Sides must be multiples of ``side_multiple`` (Real-ESRGAN, section 4.2).
+    Sides must be multiples of ``side_multiple`` (Real-ESRGAN, section 3.4).
     """
 
     config_class = DiscriminatorConfig

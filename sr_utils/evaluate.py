@@ -49,6 +49,24 @@ def score(restored: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
+def score_named(restored: Tensor, truth: Tensor, *, name: str, truth_name: str) -> dict[str, float]:
+    """`score`, whose errors say which files they are about.
+
+    Parameters
+    ----------
+    name: what errors call the restored image, at the beginning of a sentence.
+    truth_name: what they call the truth.
+
+    Raises
+    ------
+    UserError: as `score`.
+    """
+    try:
+        return score(restored, truth)
+    except UserError as error:
+        raise UserError(f"{name} cannot be compared with {truth_name}: {error}") from error
+
+
 def score_pairs(restored: Iterable[Tensor], truths: Iterable[Tensor]) -> list[dict[str, float]]:
     """One row of scores an image; both arguments may be generators, so that no set is held in memory."""
     return [score(image, truth) for image, truth in zip(restored, truths, strict=True)]
@@ -72,6 +90,10 @@ def score_method(
     Returns
     -------
     A row an image: ``name``, the five scores, and ``seconds`` that ``restore`` took.
+
+    Raises
+    ------
+    UserError: a file cannot be read, or a result cannot be compared with its truth.
     """
     rows = []
     for input_path, truth_path in progress(pairs, label=label, total=len(pairs)):
@@ -79,7 +101,8 @@ def score_method(
         begun = time.perf_counter()
         restored = restore(low)
         seconds = time.perf_counter() - begun
-        rows.append({"name": input_path.stem, **score(restored, truth), "seconds": seconds})
+        names = {"name": f"The result for {input_path}", "truth_name": str(truth_path)}
+        rows.append({"name": input_path.stem, **score_named(restored, truth, **names), "seconds": seconds})
         if folder is not None:
             save_image(restored, folder / f"{input_path.stem}.png")
     return rows

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_utils.errors import UserError
+from sr_utils.files import atomic_path
 from sr_utils.parameters import check_types, parse_values, read_parameters, refuse_unknown
 from sr_utils.repository import repository_root, resolve, run_folder
 
@@ -72,8 +73,14 @@ def write_settings(settings: Settings, path: Path) -> Path:
     """Write a run's settings as the configuration file that Snakemake reads, and return its path.
 
     On its command line it would strip quotes and read what is left as YAML: of a folder `my #1` remains `my`.
+
+    Raises
+    ------
+    UserError
+        the file cannot be written.
     """
-    path.write_text(json.dumps(vars(settings)), encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(vars(settings)), encoding="utf-8")
     return path
 
 

@@ -1,10 +1,12 @@
 """Read, write and resize images: float32 tensors (3, H, W), RGB, in [0, 1]."""
 
+import contextlib
 import functools
 import math
 import os
 import stat
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -20,8 +22,11 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # Whatever a file is called, only these are decoded: some of Pillow's other formats start programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 
-# Pillow's limit: a small file that claims more is more often an attack on memory than a photograph.
-_MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
+# A photograph of 24 megapixels, enlarged four times, has 384. A small file that claims more than this is more often an
+# attack on memory than an image. OpenCV takes twice as many.
+_MAX_PIXELS = 2**29
+
+_PILLOW_LIMIT = threading.Lock()
 
 # Keys' cubic convolution kernel (1981) with the constant that is exact for quadratics, as in MATLAB.
 _CUBIC_A = -0.5
@@ -120,8 +125,10 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
                 # Pillow maps an uncompressed file that has a name into memory, and then turns it wrongly.
                 image.filename = ""
             try:
-                # OpenCV would fill the missing part of a truncated file with grey; Pillow refuses it.
-                image.load()
+                # OpenCV would fill the missing part of a truncated file with grey; Pillow refuses it. Of a TIFF, it
+                # looks at the size again.
+                with _pillow_takes_as_many() if image.format == "TIFF" else contextlib.nullcontext():
+                    image.load()
             except Exception as error:  # damaged files make decoders raise nearly anything
                 raise UserError(f"The image {path} is truncated or corrupt ({error}): replace it.") from error
             if image.format == "TIFF":
@@ -178,6 +185,17 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[::rows, ::columns]
 
 
+@contextlib.contextmanager
+def _pillow_takes_as_many() -> Iterator[None]:
+    """Set Pillow's limit, which is the whole process's, to `_MAX_PIXELS`, and put it back; one thread at a time."""
+    with _PILLOW_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, _MAX_PIXELS
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def _open_with_pillow(path: str | os.PathLike) -> Image.Image | None:
     """Open an image with Pillow, reading its header; None for the TIFF variants that only OpenCV knows.
 
@@ -193,7 +211,8 @@ def _open_with_pillow(path: str | os.PathLike) -> Image.Image | None:
             start = stream.read(4)
         if not start:
             raise UserError(f"The image {path} is empty (zero bytes): replace it.")
-        image = Image.open(path, formats=_FORMATS)
+        with _pillow_takes_as_many():
+            image = Image.open(path, formats=_FORMATS)
     except FileNotFoundError as error:
         raise UserError(f"The image {path} does not exist: check the name.") from error
     except Image.UnidentifiedImageError as error:

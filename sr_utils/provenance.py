@@ -18,6 +18,19 @@ def provenance_beside(weights: Path) -> dict[str, Any] | None:
     return read_json(note) if os.path.isfile(note) else None
 
 
+def known_weights(path: Path, about: Mapping[str, Any]) -> bool:
+    """Whether there are weights at ``path``, which then have to be of ``about``.
+
+    Raises
+    ------
+    UserError: they are of something else.
+    """
+    if not os.path.isfile(path):
+        return False
+    check_about(path, provenance_beside(path), about)
+    return True
+
+
 def check_about(path: Path, found: Mapping[str, Any] | None, about: Mapping[str, Any]) -> None:
     """Hold what the file at ``path`` is of, ``found``, against what it has to be of; further entries do not count.
 

@@ -63,7 +63,7 @@ def trade_off(
         label_points(axis, points)
     else:
         places = list(points.values())
-        for group in near_together(places, share=0.035):
+        for group in near_together(places, share=0.04):
             place = max(places[index] for index in group)
             axis.annotate(_ranges(group), place, (6, 5), textcoords="offset points", fontsize=12)
         figure.supxlabel(_numbered(names), fontsize=11)
@@ -137,8 +137,8 @@ def cost_planes(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
         for group in near_together([(math.log(cost), row[key]) for cost, row in zip(costs, rows, strict=True)]):
             highest = min(group, key=lambda index, key=key, sign=sign: sign * rows[index][key])
             place = (costs[highest], rows[highest][key])
-            # To the left of several, whose label is long: the dearest have the figure's edge to their right.
-            align, offset = ("right", (-6, 5)) if len(group) > 1 else ("left", (6, 5))
+            # Above several, whose label is long, and to the left: the dearest have the figure's edge to their right.
+            align, offset = ("right", (8, 9)) if len(group) > 1 else ("left", (6, 5))
             axis.annotate(_ranges(group), place, offset, textcoords="offset points", ha=align, fontsize=12)
         axis.set(xscale="log", xlabel="multiplications per pixel", ylabel=f"{label} (up is better)")
         axis.margins(0.12)

@@ -10,13 +10,19 @@ from typing import Any
 
 from sr_utils.errors import UserError
 from sr_utils.files import read_json, write_json
-from sr_utils.images import images_by_stem
+from sr_utils.images import images_by_stem, list_images
 from sr_utils.parameters import check_range, check_types, read_parameters, refuse_unknown
 
-TASKS = ("translate", "restore", "score")
+_OPTIONS = {
+    "translate": ("seed", "temperature", "like", "tile", "device"),
+    "restore": ("consistency", "tile", "device"),
+    "score": (),
+}
+"""The tasks, and the settings that each hands on to the command of its name."""
 _DECLARED = read_parameters(
     "task: str\nimages: str\noutput: str\nweights: str = ''\ntruths: str = ''\n"
-    "shard: int = 16\nseed: int = 0\ntemperature: float = 1.0"
+    "shard: int = 16\nseed: int = 0\ntemperature: float = 1.0\nlike: str = ''\n"
+    "consistency: float | None = None\ntile: int | None = None\ndevice: str = ''"
 )
 
 
@@ -38,9 +44,9 @@ def score_folder(images: Sequence[Path], truths: Path, output: Path) -> list[dic
 
     Raises
     ------
-    UserError: a truth is missing, or of another size; or ``output`` is one of the images.
+    UserError: a truth is missing, or an image cannot be compared with it; or ``output`` is one of the images.
     """
-    from sr_utils.evaluate import score
+    from sr_utils.evaluate import score_named
     from sr_utils.images import load_image
 
     known, rows = images_by_stem(truths), []
@@ -51,7 +57,8 @@ def score_folder(images: Sequence[Path], truths: Path, output: Path) -> list[dic
     for path in images:
         if path.stem not in known:
             raise UserError(f"{path} has no ground truth called {path.stem}.* in {truths}: add it or remove the image.")
-        rows.append({"name": path.stem, **score(load_image(path), load_image(known[path.stem]))})
+        names = {"name": str(path), "truth_name": str(known[path.stem])}
+        rows.append({"name": path.stem, **score_named(load_image(path), load_image(known[path.stem]), **names)})
     write_json(output, {"images": rows})
     return rows
 
@@ -77,6 +84,10 @@ class FolderJob:
     """Images of one job."""
     seed: int
     temperature: float
+    like: str
+    consistency: float | None
+    tile: int | None
+    device: str
 
     def names(self) -> list[str]:
         """The images, sorted by name."""
@@ -90,6 +101,28 @@ class FolderJob:
         """The images of one shard."""
         return self.names()[first : first + self.shard]
 
+    def likes(self) -> list[str]:
+        """The images that show how the results are to be compressed; none unless asked for."""
+        return [str(path) for path in list_images(self.like)] if self.like else []
+
+    def options(self) -> list[str]:
+        """The options of the task's command, as far as they have a value."""
+        values = {name: getattr(self, name) for name in _OPTIONS[self.task]}
+        return [f"--{name}={value}" for name, value in values.items() if value not in (None, "")]
+
+    def forget_incomplete(self) -> None:
+        """Remove the mark of every finished shard of which a result is missing, so that it is done again.
+
+        Scores have no marks.
+        """
+        if self.task == "score" or not os.path.isdir(self.output):
+            return
+        names, present = self.names(), set(os.listdir(self.output))
+        for first in range(0, len(names), self.shard):
+            results = {f"{Path(name).stem}.png" for name in names[first : first + self.shard]}
+            if not results <= present:
+                (Path(self.output) / ".parts" / f"{first}.done").unlink(missing_ok=True)
+
     def truths_of(self, first: int) -> list[str]:
         """The ground truths of one shard, as far as they exist; `score_folder` says which do not."""
         known = images_by_stem(self.truths)
@@ -101,7 +134,8 @@ def read_job(config: Mapping[str, Any]) -> FolderJob:
 
     Raises
     ------
-    UserError: a setting is unknown, missing, mistyped or out of range; a folder has braces in its name.
+    UserError: a setting is unknown, missing, mistyped, out of range or not for this task; a folder has braces in
+        its name.
     """
     for name in config:
         refuse_unknown(name, _DECLARED, what="setting of folder.smk")
@@ -114,10 +148,16 @@ def read_job(config: Mapping[str, Any]) -> FolderJob:
     for name in needed:
         if not values[name]:
             raise UserError(f"folder.smk needs {name}: add {name}=... behind --config.")
-    refuse_unknown(values["task"], TASKS, what="task")
+    refuse_unknown(values["task"], _OPTIONS, what="task")
+    for name in given:
+        takers = [task for task, options in _OPTIONS.items() if name in options]
+        if takers and values["task"] not in takers:
+            tasks = " and ".join(takers)
+            raise UserError(f"{name} of folder.smk is for {tasks}, not for {values['task']}: leave it out.")
     check_range("folder.smk", least=1, shard=values["shard"])
-    _refuse_braces([*(values[name] for name in needed), *FolderJob(**values).names()])
-    return FolderJob(**values)
+    job = FolderJob(**values)
+    _refuse_braces([*(values[name] for name in needed), *job.names(), *job.likes()])
+    return job
 
 
 def _refuse_braces(names: Sequence[str]) -> None:

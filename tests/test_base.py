@@ -13,6 +13,7 @@ from sr_utils.base import (
     generic_domains,
     train_base_deflow,
     train_base_esrgan,
+    train_base_refinement,
 )
 from sr_utils.checkpoints import load_model
 from sr_utils.datasets import open_data_root
@@ -21,6 +22,7 @@ from sr_utils.degradations import GenericDegradation
 from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.files import read_json
+from sr_utils.hybrid import RefinementConfig
 from sr_utils.images import save_image
 from sr_utils.training import DeFlowTraining, ESRGANTraining
 
@@ -136,6 +138,23 @@ def test_the_base_flow_says_where_it_comes_from(data, tmp_path):
     assert load_model(path, DeFlow).config.shift == "gain"
     provenance = read_json(path.with_suffix(".json"))
     assert provenance["training"]["steps"] == 2 and provenance["data"]["photographs"] == 3
+
+
+def test_a_photograph_that_is_too_small_is_named(data, tmp_path):
+    options = {"state_path": tmp_path / "state.safetensors", "about": ABOUT}
+    # Photographs 0 and 2 are the clean ones, 1 is degraded.
+    for name in "01":
+        save_image(torch.rand(3, 40, 160), data.root / "clean" / f"{name}.png")
+        with pytest.raises(UserError, match=rf"larger than {name}\.png, which is 80x20"):
+            train_base_deflow(data, tmp_path, training=DeFlowTraining(steps=1, patch=32, batch=2), **options)
+        save_image(torch.rand(3, 160, 176), data.root / "clean" / f"{name}.png")
+    save_image(torch.rand(3, 40, 160), data.root / "clean" / "2.png")
+    training = ESRGANTraining(pixel_steps=1, gan_steps=0, patch=32, batch=1)
+    with pytest.raises(UserError, match=r"patch of 64x64 is larger than 2\.png, which is 160x40"):
+        train_base_esrgan(data, tmp_path, scale=2, stages=((training, ANY_GRAIN),), **options)
+    config, training = RefinementConfig(("bicubic",)), replace(training, patch=64)
+    with pytest.raises(UserError, match=r"patch of 64x64 is larger than 2\.png, which is 160x40"):
+        train_base_refinement(data, tmp_path, name="tiny", config=config, scale=2, training=training, **options)
 
 
 def test_the_stages_of_the_committed_checkpoint_differ_in_seed():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sr_utils import cli, graph, headline, publish
+from sr_utils import cli, graph, headline, publish, sampling
 from sr_utils.checkpoints import save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import jpeg
@@ -89,6 +89,35 @@ def test_folders_are_translated_and_restored(monkeypatch, capsys, tmp_path):
         assert torch.equal(compressed, jpeg(plain, 40)) and not torch.equal(compressed, plain)
     with pytest.raises(SystemExit, match="holds RRDBNet, not DeFlow"):
         call(monkeypatch, "translate", tmp_path / "restore.safetensors", tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_the_model_and_the_images_go_to_the_device(monkeypatch, tmp_path, device):
+    save_image(torch.rand(3, 24, 32), tmp_path / "in" / "a.png")
+    flow = DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1))
+    network = RRDBNet(RRDBNetConfig(features=8, growth=4, blocks=1))
+    weights = {
+        command: save_model(tmp_path / f"{command}.safetensors", model, {})
+        for command, model in (("translate", flow), ("restore", network))
+    }
+    moved, used = [], []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda model, where: moved.append((type(model), where)) or model)
+    for command in weights:
+        monkeypatch.setattr(sampling, f"{command}_folder", lambda *_, device, **__: used.append(device) or [])
+        where = () if device == "cpu" else ("--device", device)
+        call(monkeypatch, command, weights[command], tmp_path / "in", tmp_path / "out", *where)
+    assert moved == [(DeFlow, device), (RRDBNet, device)] and used == [device, device]
+    with pytest.raises(SystemExit, match="error: PyTorch finds no device 'cuda:2' on this machine"):
+        call(monkeypatch, "restore", weights["restore"], tmp_path / "in", tmp_path / "out", "--device", "cuda:2")
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_a_refinement_network_of_another_scale_would_replace_that_of_scale_2(monkeypatch, tmp_path, scale):
+    place = ("--folder", tmp_path / "weights", "--states", tmp_path / "states")
+    with pytest.raises(SystemExit, match=f"error: scale={scale} of base_refinement_best must be 2"):
+        call(monkeypatch, "base", "refinement_best", "--scale", scale, *place)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_narrow_window_follows_the_input(monkeypatch, tmp_path):

@@ -167,7 +167,7 @@ def test_pair_sampler_continues_from_a_state():
 
 
 def test_samplers_refuse():
-    with pytest.raises(UserError, match=r"Image 1 is 30x7, smaller than the patch of 8x8"):
+    with pytest.raises(UserError, match=r"patch of 8x8 is larger than image 1, which is 30x7: choose"):
         PatchSampler([positions(20, 30), positions(7, 30)], 8, seed=0)
     with pytest.raises(UserError, match="no images"):
         PatchSampler([], 8, seed=0)
@@ -175,8 +175,18 @@ def test_samplers_refuse():
         PairSampler([[positions(8, 8)]], [positions(16, 16)] * 2, 8, 2, seed=0)
     with pytest.raises(UserError, match="give each truth an input"):
         PairSampler([[]], [positions(16, 16)], 8, 2, seed=0)
-    with pytest.raises(UserError, match=r"Pair 0 has an input of 8x8 and a truth of 15x16.*2 times"):
+    with pytest.raises(UserError, match=r"An input of image 0 is 8x8 and the truth 15x16.*2 times"):
         PairSampler([[positions(8, 8)]], [positions(16, 15)], 8, 2, seed=0)
+
+
+def test_samplers_name_the_file_that_they_refuse():
+    inputs, truths, names = [[positions(8, 8)], [positions(9, 8)]], [positions(16, 16), positions(18, 16)], ["a", "b"]
+    with pytest.raises(UserError, match=r"patch of 9x9 is larger than wall\.jpg, which is 30x7: choose"):
+        PatchSampler([positions(20, 30), positions(7, 30)], 9, seed=0, names=["a.png", "wall.jpg"])
+    with pytest.raises(UserError, match=r"patch of 9x9 is larger than a, which is 8x8: choose"):
+        PairSampler(inputs, truths, 9, 2, seed=0, names=names)
+    with pytest.raises(UserError, match=r"An input of b is 8x9 and the truth 16x16.*2 times"):
+        PairSampler(inputs, truths[:1] * 2, 8, 2, seed=0, names=names)
 
 
 def test_patches_on_a_grid_keep_its_phase_and_their_orientation():

@@ -115,6 +115,16 @@ def test_a_method_is_scored_and_timed_and_its_images_written(files, pair, tmp_pa
     np.testing.assert_array_equal(written, expected)
 
 
+def test_a_result_that_cannot_be_scored_is_told_with_its_files(files):
+    said = r"The result for .*in/000\.png cannot be compared with .*in/b b\.png: .*"
+    with pytest.raises(UserError, match=said + r"not \(1, 3, 40, 56\) and \(1, 3, 48, 56\): crop or resize one"):
+        score_method(lambda low: low[:, :40], files, label="Test")
+    for path in files[0]:
+        save_image(torch.rand(3, 30, 32), path)
+    with pytest.raises(UserError, match=said + "LPIPS needs images of at least 31x31.*not 32x30: use larger ones"):
+        score_method(lambda low: low, files, label="Test")
+
+
 def test_without_a_folder_nothing_is_written(files, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     assert len(score_method(lambda low: low, files[:1], label="Test")) == 1

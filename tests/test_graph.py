@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,12 +128,54 @@ def plan(*config):
     return done.stdout + done.stderr, done.returncode == 0
 
 
-def test_the_graph_runs_every_notebook(tmp_path):
-    said, planned = plan(f"run_root={tmp_path / 'a run'}")
+NOTEBOOKS = (*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "app" / "widgets.ipynb")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """What the graph lists as inputs of each notebook, by its name, for a run that has not begun."""
+    run_root = tmp_path_factory.mktemp("plan") / "a run"
+    said, planned = plan(f"run_root={run_root}")
     assert planned, said
-    for path in (*(ROOT / "notebooks").glob("*.ipynb"), ROOT / "app" / "widgets.ipynb"):
-        assert path.name in said
-    assert not (tmp_path / "a run").exists()
+    assert not run_root.exists()
+    lines = re.findall(r"^    input: ((?:notebooks|app)/(\w+)\.ipynb, .*)$", said, re.MULTILINE)
+    return {name: line.replace(f"{run_root}/", "RUN/").split(", ") for line, name in lines}
+
+
+def test_the_graph_runs_every_notebook(inputs):
+    assert set(inputs) == {path.stem for path in NOTEBOOKS}
+
+
+TRAIN = ("03_deflow_training", "04_degradation_sampling", "05_esrgan_training")
+"""A table that only stands beside a training does not have it repeated."""
+
+
+def tables_of_benchmarks():
+    """Names of the files in figures/metrics that benchmarks write; `publish` puts those of notebooks beside them."""
+    sources = [path.read_text() for path in (ROOT / "benchmarks").glob("*.py")]
+    return set(re.findall(r'output: Path = Path\("figures/metrics/(\w+)\.json"\)', "\n".join(sources)))
+
+
+def tables_shown(notebook):
+    """Those that a notebook names, in a path or, in a cell that puts paths together, as a word."""
+    cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    names = re.findall(r"figures/metrics/(\w+)\.json", "\n".join(cells))
+    for cell in cells:
+        names += re.findall(r'"(\w+)"', cell) if re.search(r"\{\w+\}\.json", cell) else []
+    return tables_of_benchmarks() & set(names)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_depends_on_the_tables_of_benchmarks_that_it_shows_and_on_no_published_result(inputs, notebook):
+    listed = {Path(path).stem for path in inputs[notebook.stem] if path.startswith("figures/")}
+    shown = {name for name in tables_shown(notebook) if (ROOT / f"figures/metrics/{name}.json").is_file()}
+    assert listed == (set() if notebook.stem in TRAIN else shown)
+
+
+def test_a_notebook_depends_on_the_earlier_results_and_photographs_that_it_reads(inputs):
+    assert {f"RUN/metrics/{name}.json" for name in ("task1", "task2", "flow_theory")} <= set(inputs["00_overview"])
+    assert "RUN/metrics/task1.json" in inputs["10_solutions"]
+    assert any(path.startswith("data/validation/") for path in inputs["09_hybrid_methods"])
 
 
 def test_the_graph_refuses_an_unknown_setting():

@@ -4,6 +4,7 @@ A sample of the generated cases runs here; `make soak` runs hundreds of each tes
 """
 
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -201,6 +202,18 @@ def test_a_folder_name_reaches_the_graph_as_it_is(text):
     with tempfile.TemporaryDirectory() as folder:
         given = load_configfile(graph.write_settings(settings, Path(folder) / "course.json"))
     assert graph.read_settings(given) == settings
+
+
+def test_settings_that_could_not_be_written_leave_the_earlier_ones_whole(tmp_path, monkeypatch):
+    path = graph.write_settings(graph.read_settings({"seed": 1}), tmp_path / "course.json")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"disk is full, so .*course\.json was not written"):
+        graph.write_settings(graph.read_settings({"seed": 2}), path)
+    assert load_configfile(path)["seed"] == 1 and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_configuration_file_that_would_execute_is_refused(tmp_path):

@@ -187,16 +187,39 @@ def test_unreadable_permission(tmp_path, picture):
         load_image(tmp_path / "a.png")
 
 
+def claiming(path, width, height):
+    """A one-pixel bitmap whose header claims more."""
+    Image.new("RGB", (1, 1)).save(path)
+    content = bytearray(path.read_bytes())
+    content[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
+    path.write_bytes(content)
+    return path
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("side", [10_000, 60_000])
-def test_decompression_bomb(tmp_path, side):
-    # A one-pixel bitmap whose header claims more.
-    Image.new("RGB", (1, 1)).save(tmp_path / "a.bmp")
-    content = bytearray((tmp_path / "a.bmp").read_bytes())
-    content[18:26] = side.to_bytes(4, "little") * 2
-    (tmp_path / "a.bmp").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.bmp.*million pixels"):
-        load_image(tmp_path / "a.bmp")
+@pytest.mark.parametrize("read", [load_image, image_size])
+@pytest.mark.parametrize("side", [23_171, 60_000])
+def test_decompression_bomb(tmp_path, side, read):
+    with pytest.raises(UserError, match=r"a\.bmp has more than 536 million pixels: cut it into parts"):
+        read(claiming(tmp_path / "a.bmp", side, side))
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+def test_a_photograph_of_24_megapixels_may_be_enlarged_four_times(tmp_path):
+    assert image_size(claiming(tmp_path / "a.bmp", 4 * 6000, 4 * 4000)) == (16_000, 24_000)
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+def test_pillows_own_limit_counts_neither_here_nor_changes(tmp_path, picture, monkeypatch, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture).save(path)
+    # A third of the picture's pixels, where Pillow refuses.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", picture[..., 0].size // 3)
+    assert load_image(path).shape == (3, 20, 32) and image_size(path) == (20, 32)
+    assert Image.MAX_IMAGE_PIXELS == picture[..., 0].size // 3
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
 
 
 def test_list_images(tmp_path, picture):

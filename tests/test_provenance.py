@@ -4,7 +4,7 @@ import pytest
 
 from sr_utils.errors import UserError
 from sr_utils.files import write_json
-from sr_utils.provenance import check_about, provenance_beside
+from sr_utils.provenance import check_about, known_weights, provenance_beside
 
 ABOUT = {"pairs": "ab12", "steps": 100, "learning_rate": 5e-4}
 
@@ -29,3 +29,13 @@ def test_what_lies_beside_weights_is_read_and_what_is_not_there_is_refused(tmp_p
         check_about(path, provenance_beside(path), ABOUT)
     write_json(path.with_suffix(".json"), ABOUT)
     check_about(path, provenance_beside(path), ABOUT)
+
+
+def test_weights_are_known_only_where_they_are_and_of_what_is_asked(tmp_path):
+    path = tmp_path / "network.safetensors"
+    write_json(path.with_suffix(".json"), ABOUT)
+    assert not known_weights(path, ABOUT)
+    path.touch()
+    assert known_weights(path, ABOUT)
+    with pytest.raises(UserError, match="not the same: steps"):
+        known_weights(path, ABOUT | {"steps": 1})

@@ -63,16 +63,39 @@ def test_readme_has_the_same_line():
 
 
 def test_the_line_of_the_cluster_does_the_folder_and_then_nothing(tmp_path, images):
-    output = tmp_path / "out"
-    status, said = run(images, output, "shard=4")
+    output, settings = tmp_path / "out", ("shard=4", "tile=256", f"like={images}")
+    status, said = run(images, output, *settings)
     assert status == 0, said
     whole = translate_folder(load_deflow(tmp_path / "w.safetensors"), sorted(images.iterdir()), tmp_path / "whole")
     for path in whole:
         assert torch.equal(load_image(output / path.name), load_image(path))
     before = parts(output)
     assert list(before) == ["0.done", "4.done"]
-    status, said = run(images, output, "shard=4")
+    status, said = run(images, output, *settings)
     assert status == 0 and "Nothing to be done" in said and parts(output) == before
+    (output / "5.png").unlink()
+    status, said = run(images, output, *settings)
+    after = parts(output)
+    assert status == 0 and (output / "5.png").is_file(), said
+    assert after["0.done"] == before["0.done"] and after["4.done"] > before["4.done"]
+
+
+def test_a_part_is_forgotten_if_one_of_its_results_is_missing(tmp_path, images):
+    output, given = tmp_path / "out", {"task": "restore", "images": str(images), "weights": "w", "shard": 3}
+    job = read_job(given | {"output": str(output)})
+    job.forget_incomplete()
+    assert not output.exists()
+    (output / ".parts").mkdir(parents=True)
+    for first in (0, 3, 6):
+        (output / ".parts" / f"{first}.done").touch()
+    for index in (0, 1, 2, 3, 5, 6, 7):
+        (output / f"{index}.png").touch()
+    job.forget_incomplete()
+    assert list(parts(output)) == ["0.done", "6.done"]
+    scored = {"task": "score", "truths": str(images), "weights": ""}
+    (output / "0.png").unlink()
+    read_job(given | scored | {"output": str(output)}).forget_incomplete()
+    assert list(parts(output)) == ["0.done", "6.done"]
 
 
 @pytest.mark.soak
@@ -112,6 +135,14 @@ def test_scores_of_parts_are_gathered(tmp_path, images, monkeypatch):
         score_folder([tmp_path / "7.png"], images, tmp_path / "x.json")
 
 
+def test_an_image_that_does_not_fit_its_truth_is_named(tmp_path, images):
+    save_image(torch.rand(3, 8, 16), tmp_path / "restored" / "3.png")
+    said = r"restored/3\.png cannot be compared with .*my photos/3\.png: .*one shape.*: crop or resize one of them"
+    with pytest.raises(UserError, match=said):
+        score_folder(part_of(tmp_path / "restored", 0, 1), images, tmp_path / "x.json")
+    assert not (tmp_path / "x.json").exists()
+
+
 def test_a_shard_knows_the_truths_it_is_scored_against(images, tmp_path):
     (images / "1.png").rename(tmp_path / "1.png")
     given = {"task": "score", "images": str(tmp_path), "output": "out", "truths": str(images), "shard": 4}
@@ -119,6 +150,27 @@ def test_a_shard_knows_the_truths_it_is_scored_against(images, tmp_path):
     (tmp_path / "1.png").rename(images / "1.png")
     job = read_job(given | {"images": str(images)})
     assert job.truths_of(4) == [str(images / f"{index}.png") for index in range(4, 8)]
+
+
+def test_the_settings_of_a_command_are_handed_on(images):
+    given = {"images": str(images), "output": "out", "weights": "w"}
+    translate, restore = given | {"task": "translate"}, given | {"task": "restore"}
+    assert read_job(translate).options() == ["--seed=0", "--temperature=1.0"]
+    assert read_job(translate).likes() == []
+    job = read_job(translate | {"seed": 3, "like": str(images), "tile": 512, "device": "cuda"})
+    assert job.options() == ["--seed=3", "--temperature=1.0", f"--like={images}", "--tile=512", "--device=cuda"]
+    assert job.likes() == job.names()
+    assert read_job(restore).options() == []
+    assert read_job(restore | {"consistency": 0, "tile": 64}).options() == ["--consistency=0", "--tile=64"]
+    for wrong, said in (
+        (restore | {"like": str(images)}, "like of folder.smk is for translate, not for restore: leave it out"),
+        (translate | {"consistency": 6}, "consistency of folder.smk is for restore, not for translate"),
+        (given | {"task": "score", "truths": "t", "tile": 64}, "tile of folder.smk is for translate and restore, not"),
+        (restore | {"consistency": "near"}, "consistency of folder.smk must be a number"),
+        (translate | {"like": "nowhere"}, "nowhere"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_job(wrong)
 
 
 def test_settings_are_checked(images):

@@ -68,3 +68,6 @@ def test_the_graph_runs_what_is_missing_and_nothing_else(tmp_path):
     said = subprocess.run([*command, "seeds=0,1", f"root={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == 0, said.stdout + said.stderr
     assert "seed=1" in said.stdout and "seed=0" not in said.stdout and "sweep.png" in said.stdout
+    folders = (f"data/{part}/" for part in ("clean", "validation", "task1", "task2"))
+    for begins in (*folders, "checkpoints/base_", "checkpoints/map_"):
+        assert f", {begins}" in said.stdout

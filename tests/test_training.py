@@ -260,7 +260,7 @@ def test_a_gradient_that_is_not_finite_stops_with_its_step_files_and_layer():
 
 
 def test_images_smaller_than_the_patch_are_named():
-    with pytest.raises(UserError, match="48x48, smaller than the patch of 64x64"):
+    with pytest.raises(UserError, match="patch of 64x64 is larger than clean image 0, which is 48x48"):
         run_deflow(replace(DEFLOW, patch=64))
 
 

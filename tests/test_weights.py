@@ -1,5 +1,6 @@
 """Weights from anywhere: own files, released .pth files, and files that would do harm."""
 
+import itertools
 import os
 import pickle
 import random
@@ -25,6 +26,15 @@ def test_own_files_are_loaded(tmp_path):
     for model, load in ((flow, load_deflow), (network, load_esrgan)):
         path = save_model(tmp_path / f"{type(model).__name__}.safetensors", model, {})
         assert load(path).config == model.config
+
+
+def test_a_device_that_is_not_there_is_refused_before_the_file_is_read(tmp_path, monkeypatch):
+    for count, names in ((0, ["cuda", "cuda:0", "gpu", ""]), (2, ["cuda:2", "cuda:256", "cuda:-1", "CUDA"])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        known = ["cpu", "cpu, cuda, cuda:0, cuda:1"][count > 0]
+        for load, name in itertools.product((load_deflow, load_esrgan), names):
+            with pytest.raises(UserError, match=rf"finds no device '{name}' on this machine: choose from {known}\.$"):
+                load(tmp_path / "none.safetensors", device=name)
 
 
 @pytest.mark.parametrize("inside", [None, "params_ema", "state_dict"])
