@@ -86,6 +86,7 @@ bench: $(READY)
 	@"$(VENV)" -m benchmarks.cost
 	@"$(VENV)" -m benchmarks.speed $(ARGS)
 	@"$(VENV)" -m benchmarks.growth
+	@"$(VENV)" -m benchmarks.switches
 
 # Here and in `hybrid`, ARGS go to the last command alone. With another --data-root it refuses the flows of data/ and
 # says how to train and give its own.
