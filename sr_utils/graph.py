@@ -80,6 +80,7 @@ def write_settings(settings: Settings, path: Path) -> Path:
         the file cannot be written.
     """
     with atomic_path(path) as temporary:
+        # Not `write_json`: this is ASCII, whatever encoding Snakemake reads it in.
         temporary.write_text(json.dumps(vars(settings)), encoding="utf-8")
     return path
 
