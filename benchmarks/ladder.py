@@ -9,6 +9,7 @@ photographs, number of draws, steps, and for each seed the very same crops.
 - ``esrgan_noise_patches``: grain cut out of the inputs.
 - ``esrgan_deflow_constant_shift``, ``esrgan_deflow``: translated by the models of `benchmarks.shifts`, which have
   seen the same images for the same number of steps: the published start, and ours.
+- ``esrgan_deflow_sensor``: what is certain by ours, with noise and compression of the `sensor` that the inputs show.
 - ``esrgan_classical_pairs``, ``esrgan_classical_patches``: `pair_generator`, with the noise drawn from its spectrum or
   cut out of the inputs. Not among the default sources; `benchmarks.hybrid` asks for them.
 - ``esrgan_oracle``: the true camera, with settings drawn anew. It alone knows the simulator, and is no method.
@@ -36,6 +37,7 @@ from sr_utils.checkpoints import load_model, save_model
 from sr_utils.compression import estimate_qualities
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
+from sr_utils.deflow import reconfigured
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count, score_method
 from sr_utils.images import crop_to_multiple, quantize
@@ -46,6 +48,7 @@ from sr_utils.parameters import refuse_unknown
 from sr_utils.profiles import PROFILES
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image, restore_image
+from sr_utils.sensor_calibration import sensor_of
 from sr_utils.training import train_esrgan
 from sr_utils.training_state import forget_states
 
@@ -64,6 +67,7 @@ class Ladder:
         "esrgan_noise_patches",
         "esrgan_deflow_constant_shift",
         "esrgan_deflow",
+        "esrgan_deflow_sensor",
         "esrgan_oracle",
     )
     processes: int = 2
@@ -85,7 +89,11 @@ LEARNED_FROM = Shifts().inputs
 Degrade = Callable[[Tensor, int], Tensor]
 """A degraded version of a clean image; the integer is the draw's seed."""
 
-FLOWS = {"esrgan_deflow_constant_shift": "deflow_constant_shift", "esrgan_deflow": "deflow_gain_shift"}
+FLOWS = {
+    "esrgan_deflow_constant_shift": "deflow_constant_shift",
+    "esrgan_deflow": "deflow_gain_shift",
+    "esrgan_deflow_sensor": "deflow_gain_shift",
+}
 """Sources that are models of `benchmarks.shifts`, and which."""
 
 
@@ -113,6 +121,10 @@ def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
         return lambda image, seed: generator.degrade(image, seed=seed)
     if source in FLOWS:
         flow = trained_flow(resolve(options.shifts), FLOWS[source], options.deflow_steps, data)
+        if source == "esrgan_deflow_sensor":
+            sharp = reconfigured(flow, blur=0.0)
+            sensor = sensor_of(load_images(data.inputs)[:LEARNED_FROM], name=str(data.root))
+            return lambda image, seed: degrade_image(sharp, image, sensor=sensor, seed=seed)
         # The published way knows of no compression, and ours reads it off the inputs.
         qualities = estimate_qualities(load_images(data.inputs)) if source == "esrgan_deflow" else []
         return lambda image, seed: degrade_image(flow, image, qualities=qualities, seed=seed)

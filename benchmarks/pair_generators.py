@@ -8,6 +8,7 @@ is of another data root or budget: then all of it is written anew.
 - ``classical``, ``classical_patches``: `sr_utils.pair_generator`, its noise drawn from the spectrum or cut out.
 - ``classical_uncompressed``, ``classical_one_gain``, ``classical_white``: the first of them without compression,
   without dependence on brightness, with white noise.
+- ``sensor``: `sr_utils.sensor`, if the inputs show one: noise drawn on its mosaic, at donors' strengths and qualities.
 - ``deflow``: the model that `benchmarks.shifts` trained, compressed as the inputs are.
 
 Seconds are of one thread's processor time, so that other programs do not count. What the flow's training took follows
@@ -40,6 +41,7 @@ from sr_utils.noise_model import fit_noise_model
 from sr_utils.pair_generator import fit_pair_generator
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image
+from sr_utils.sensor_calibration import sensor_of
 from sr_utils.training import DeFlowTraining, train_deflow
 
 CLASSICAL: dict[str, dict[str, bool]] = {
@@ -56,7 +58,7 @@ TIMED_STEPS = 10
 class PairGenerators:
     """What is compared, and where things are."""
 
-    methods: Sequence[str] = ("white_noise", *CLASSICAL, "deflow")
+    methods: Sequence[str] = ("white_noise", *CLASSICAL, "sensor", "deflow")
     steps: int = 400
     """Of the classifier that tells generated residuals from real ones."""
     deflow_steps: int = Shifts().steps
@@ -72,6 +74,9 @@ def fitted(method: str, data: DataRoot, options: PairGenerators) -> Callable[[Te
         qualities = estimate_qualities(load_images(data.inputs))
         return lambda image, seed: degrade_image(flow, image, qualities=qualities, seed=seed)
     inputs = load_images(data.inputs)
+    if method == "sensor":
+        sensor = sensor_of(inputs, name=str(data.root))
+        return lambda image, seed: sensor.photograph(image, seed=seed)
     if method == "white_noise":
         model = fit_noise_model(inputs, multiplicative=False)
         return lambda image, seed: quantize(model.add_to(image, torch.Generator().manual_seed(seed)))

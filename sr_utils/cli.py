@@ -181,6 +181,7 @@ def translate(
     output: Annotated[Path, tyro.conf.Positional],
     *,
     like: Path | None = None,
+    sensor: bool = False,
     temperature: float = 1.0,
     seed: int = 0,
     tile: int = 768,
@@ -200,6 +201,9 @@ def translate(
         folder for the results, as PNG of the same names.
     like
         folder of real degraded images: the results are compressed as those show that they were.
+    sensor
+        draw the noise on the mosaic of the sensor that the images of like show, instead of the flow's own. They must
+        be of one camera and never have been resized or turned.
     temperature
         scales the noise that is drawn.
     seed
@@ -214,19 +218,32 @@ def translate(
         where to compute: cpu, cuda for a GPU, or cuda:1 for the second one.
     """
     from sr_utils.compression import estimate_qualities
+    from sr_utils.deflow import reconfigured
+    from sr_utils.errors import UserError
     from sr_utils.images import list_images, load_image
     from sr_utils.sampling import translate_folder
+    from sr_utils.sensor_calibration import sensor_of
     from sr_utils.shards import part_of
     from sr_utils.weights import load_deflow
 
+    if sensor and like is None:
+        raise UserError("--sensor reads a camera off real degraded images: give their folder with --like.")
     model, paths = load_deflow(weights, device=device), part_of(images, first, count)
-    qualities = estimate_qualities(map(load_image, list_images(like))) if like else []
-    options = {"qualities": qualities, "temperature": temperature, "seed": seed + first, "tile": tile}
-    written = translate_folder(model, paths, output, device=device, **options)
+    real = map(load_image, list_images(like)) if like else []
+    options = {"temperature": temperature, "seed": seed + first, "tile": tile, "device": device}
+    if sensor:
+        found = sensor_of(list(real), name=str(like))
+        written = translate_folder(reconfigured(model, blur=0.0), paths, output, sensor=found, **options)
+        how = f"their first red pixel is in row {found.phase[0]}, column {found.phase[1]}"
+        told = f"{len(found.log_strengths)} images of {like} show their sensor: {how}."
+    else:
+        qualities = estimate_qualities(real)
+        written = translate_folder(model, paths, output, qualities=qualities, **options)
+        what = "the results are compressed likewise" if qualities else "the results are not compressed"
+        told = f"{len(qualities)} images of {like} show a JPEG quality: {what}."
     print(f"Wrote {len(written)} images to {output}")
     if like:
-        what = "the results are compressed likewise" if qualities else "the results are not compressed"
-        print(f"{len(qualities)} images of {like} show a JPEG quality: {what}.")
+        print(told)
 
 
 @app.command

@@ -20,6 +20,7 @@ from sr_utils.files import checksum, read_json, write_json
 from sr_utils.images import crop_to_multiple, finite_bytes, imresize, load_image, of_one_stem, quantize, save_image
 from sr_utils.parameters import check_range
 from sr_utils.progress import progress
+from sr_utils.sensor import Sensor
 from sr_utils.tiled_translation import TRANSLATION_OVERLAP, TRANSLATION_TILE, translated_bytes
 from sr_utils.tiles import OVERLAP, TILE, tiles
 
@@ -57,6 +58,7 @@ def degrade_image(
     clean: Tensor,
     *,
     qualities: Sequence[int] = (),
+    sensor: Sensor | None = None,
     temperature: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
@@ -66,7 +68,14 @@ def degrade_image(
     Compression rounds the image's blocks, which no noise resembles. Its quality need not be learned: real degraded
     images show theirs, see `compression.estimate_qualities`. The model must already be on ``device``, as for
     `translate_image`.
+
+    Where the real images come from a ``sensor`` that shows (`sensor_calibration.read_sensor`), the model only does what
+    is certain, and noise and compression are the sensor's; ``qualities`` are then not used. Interpolating colours blurs
+    already, so the model should not: give `reconfigured` with ``blur=0.0``.
     """
+    if sensor is not None:
+        certain = translate_image(model, clean, temperature=0.0, device=device)
+        return sensor.photograph(certain, seed=seed, temperature=temperature)
     degraded = translate_image(model, clean, temperature=temperature, seed=seed, device=device)
     return compressed(degraded, qualities, seed) if qualities else degraded
 
@@ -270,6 +279,7 @@ def translate_folder(
     folder: str | Path,
     *,
     qualities: Sequence[int] = (),
+    sensor: Sensor | None = None,
     temperature: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
@@ -278,7 +288,8 @@ def translate_folder(
     """Degrade every image of ``paths`` into ``folder`` as PNG of the same stem; returns the written paths.
 
     Image number i is drawn with ``seed + i``, so the result repeats and no two images share their noise. With
-    ``qualities`` it is compressed at one of them, as in `degrade_image`.
+    ``qualities`` it is compressed at one of them, and with a ``sensor`` noise and compression are that one's, as in
+    `degrade_image`.
 
     Raises
     ------
@@ -288,9 +299,13 @@ def translate_folder(
     targets = _targets(paths, folder)
     pairs = progress(zip(paths, targets, strict=True), label="Translate", total=len(paths))
     for index, (path, target) in enumerate(pairs):
-        options = {"temperature": temperature, "device": device, "tile": tile, "overlap": TRANSLATION_OVERLAP}
-        degraded = translated_bytes(model, load_image(path), seed=seed + index, **options)
-        if qualities:
+        options = {"device": device, "tile": tile, "overlap": TRANSLATION_OVERLAP}
+        drawn_at = temperature if sensor is None else 0.0
+        degraded = translated_bytes(model, load_image(path), temperature=drawn_at, seed=seed + index, **options)
+        if sensor is not None:
+            certain = degraded.float().div_(255)
+            degraded = sensor.photograph(certain, seed=seed + index, temperature=temperature)
+        elif qualities:
             degraded = compressed(degraded.float().div_(255), qualities, seed + index)
         save_image(degraded, target)
     return targets

@@ -7,11 +7,14 @@ import torch
 
 from sr_utils import cli, graph, headline, publish, sampling
 from sr_utils.checkpoints import save_model
-from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.deflow import DeFlow, DeFlowConfig, reconfigured
 from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
 from sr_utils.images import image_size, imresize, load_image, quantize, save_image
+from sr_utils.mosaic import demosaic, mosaic
+from sr_utils.sampling import degrade_image
+from sr_utils.sensor_calibration import sensor_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,6 +92,30 @@ def test_folders_are_translated_and_restored(monkeypatch, capsys, tmp_path):
         assert torch.equal(compressed, jpeg(plain, 40)) and not torch.equal(compressed, plain)
     with pytest.raises(SystemExit, match="holds RRDBNet, not DeFlow"):
         call(monkeypatch, "translate", tmp_path / "restore.safetensors", tmp_path / "in", tmp_path / "out")
+
+
+def test_a_folder_is_translated_with_the_noise_of_the_sensor_that_others_show(monkeypatch, capsys, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    photograph = load_image(ROOT / "data" / "clean" / "bee.png")[:, :96, :96]
+    for index in range(4):
+        raw = mosaic(photograph, (1, 0)) + 0.04 * torch.randn(96, 96, generator=generator)
+        save_image(demosaic(raw, (1, 0), interpolation="bilinear"), tmp_path / "like" / f"{index}.png")
+        save_image(torch.full((3, 24, 33), 0.3 + 0.1 * index), tmp_path / "in" / f"{index}.png")
+    flow = DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1, shift="gain", blur=0.7))
+    weights = save_model(tmp_path / "flow.safetensors", flow, {})
+    words = (weights, tmp_path / "in", tmp_path / "out", "--sensor", "--seed", "5", "--temperature", "0.8")
+    with pytest.raises(SystemExit, match="error: --sensor reads a camera off real degraded images: give their folder"):
+        call(monkeypatch, "translate", *words)
+    call(monkeypatch, "translate", *words, "--like", tmp_path / "like")
+    told = capsys.readouterr().out
+    assert "4 images of" in told and "their first red pixel is in row 1, column 0." in told
+    sensor = sensor_of([load_image(path) for path in sorted((tmp_path / "like").iterdir())], name="like")
+    sharp, options = reconfigured(flow, blur=0.0), {"sensor": sensor, "temperature": 0.8}
+    for index in range(4):
+        clean, degraded = (load_image(tmp_path / folder / f"{index}.png") for folder in ("in", "out"))
+        assert torch.equal(degraded, degrade_image(sharp, clean, seed=5 + index, **options))
+    with pytest.raises(SystemExit, match="show no sensor's mosaic: they were resized, so leave the sensor out"):
+        call(monkeypatch, "translate", *words, "--like", tmp_path / "in")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])

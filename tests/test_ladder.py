@@ -14,12 +14,14 @@ from benchmarks.ladder import Ladder
 from benchmarks.shifts import Shifts, learned_from, model_path
 from sr_utils.checkpoints import save_model
 from sr_utils.datasets import load_images, open_data_root
-from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.deflow import DeFlow, DeFlowConfig, reconfigured
 from sr_utils.errors import UserError
 from sr_utils.files import read_json
-from sr_utils.images import save_image
+from sr_utils.images import load_image, save_image
+from sr_utils.mosaic import demosaic, mosaic
 from sr_utils.noise_model import fit_noise_model
-from sr_utils.sampling import degrade_image
+from sr_utils.sampling import degrade_image, translate_image
+from sr_utils.sensor import LEVELS, Sensor, linear_light
 from sr_utils.training import train_esrgan
 
 FLOW = {"steps": 1, "hidden": 8, "features": 8, "encoder_blocks": 1}
@@ -31,6 +33,8 @@ def options(root, tmp_path):
     """Small models where the benchmark of shifts leaves its own, and one input that noise can be cut out of."""
     save_image(torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(5)), root / "task1/Input/003.png")
     save_image(torch.rand(3, 96, 96), root / "task1/GroundTruth/003.png")
+    for path in sorted((root / "task1/Input").glob("*.png")):  # a sensor took them
+        save_image(demosaic(mosaic(load_image(path), (0, 0)), (0, 0), interpolation="bilinear"), path)
     torch.manual_seed(0)
     for kind in ("constant", "gain"):
         path = model_path(tmp_path / "shifts", f"deflow_{kind}_shift", 1000, 0)
@@ -67,6 +71,19 @@ def test_the_published_flow_has_the_constant_shift_and_knows_of_no_compression(
     degraded = ladder.degradation(source, open_data_root(options.data_root), options)(image, 4)
     assert torch.equal(degraded, degrade_image(flows[shift], image, qualities=qualities, seed=4))
     assert not torch.equal(degraded, degrade_image(flows[shift], image, qualities=others, seed=4))
+
+
+def test_the_sensor_takes_what_is_certain_from_our_flow_without_its_blur(options, monkeypatch):
+    data, image = open_data_root(options.data_root), torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    shot_noise = (0.004 * linear_light(LEVELS)).log()
+    sensor = Sensor((0, 0), "bilinear", shot_noise, torch.ones(3), torch.zeros(2), [None, 80])
+    monkeypatch.setattr(ladder, "sensor_of", lambda images, name: sensor)
+    flow = DeFlow(DeFlowConfig(shift="gain", **FLOW)).eval()
+    path = model_path(options.shifts, "deflow_gain_shift", 1000, 0)
+    save_model(path, reconfigured(flow, blur=0.8), learned_from(data, Shifts().inputs))
+    degraded = ladder.degradation("esrgan_deflow_sensor", data, options)(image, 4)
+    assert torch.equal(degraded, degrade_image(flow, image, sensor=sensor, seed=4))
+    assert torch.equal(degraded, sensor.photograph(translate_image(flow, image, temperature=0.0), seed=4))
 
 
 @pytest.mark.parametrize("source", ["esrgan_white_noise", "esrgan_noise_model"])
