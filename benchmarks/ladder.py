@@ -10,6 +10,8 @@ photographs, number of draws, steps, and for each seed the very same crops.
 - ``esrgan_deflow_constant_shift``, ``esrgan_deflow``: translated by the models of `benchmarks.shifts`, which have
   seen the same images for the same number of steps: the published start, and ours.
 - ``esrgan_deflow_sensor``: what is certain by ours, with noise and compression of the `sensor` that the inputs show.
+  Not among the default sources: it asks more of the inputs than any other. Notebook 6 reads it from a file of its own,
+  ``--sources esrgan_deflow_sensor --output figures/metrics/ladder_sensor.json``.
 - ``esrgan_classical_pairs``, ``esrgan_classical_patches``: `pair_generator`, with the noise drawn from its spectrum or
   cut out of the inputs. Not among the default sources; `benchmarks.hybrid` asks for them.
 - ``esrgan_oracle``: the true camera, with settings drawn anew. It alone knows the simulator, and is no method.
@@ -67,7 +69,6 @@ class Ladder:
         "esrgan_noise_patches",
         "esrgan_deflow_constant_shift",
         "esrgan_deflow",
-        "esrgan_deflow_sensor",
         "esrgan_oracle",
     )
     processes: int = 2

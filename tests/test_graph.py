@@ -153,7 +153,8 @@ TRAIN = ("03_deflow_training", "04_degradation_sampling", "05_esrgan_training")
 def tables_of_benchmarks():
     """Names of the files in figures/metrics that benchmarks write; `publish` puts those of notebooks beside them."""
     sources = [path.read_text() for path in (ROOT / "benchmarks").glob("*.py")]
-    return set(re.findall(r'output: Path = Path\("figures/metrics/(\w+)\.json"\)', "\n".join(sources)))
+    outputs = r'(?:output: Path = Path\("|--output )figures/metrics/(\w+)\.json'
+    return set(re.findall(outputs, "\n".join(sources)))
 
 
 def tables_shown(notebook):

@@ -25,7 +25,7 @@ from sr_utils.sensor import LEVELS, Sensor, linear_light
 from sr_utils.training import train_esrgan
 
 FLOW = {"steps": 1, "hidden": 8, "features": 8, "encoder_blocks": 1}
-METHODS = [source for source in Ladder().sources if source != "esrgan_oracle"]
+METHODS = [source for source in Ladder().sources if source != "esrgan_oracle"] + ["esrgan_deflow_sensor"]
 
 
 @pytest.fixture
