@@ -81,7 +81,9 @@ use rule notebook as overview with:
     input:
         source=source("00_overview"),
         modules=modules("00_overview"),
-        measured=measured("ladder", "peers", "h_design", "classical", "hybrid", "speed", "reproduced", "quick"),
+        measured=measured(
+            *("ladder", "ladder_sensor", "peers", "h_design", "classical", "hybrid", "speed", "reproduced", "quick")
+        ),
         metrics=[f"{RUN}/metrics/{name}.json" for name in ("task1", "task2", "flow_theory")],
     output:
         executed=f"{EXECUTED}/00_overview.ipynb",
