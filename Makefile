@@ -54,6 +54,7 @@ report: $(READY)
 full: $(READY)
 	@"$(VENV)" -m benchmarks.shifts --output runs/full/again/shifts.json
 	@"$(VENV)" -m benchmarks.ladder --output runs/full/again/ladder.json
+	@"$(VENV)" -m benchmarks.ladder --sources esrgan_deflow_sensor --output runs/full/again/ladder_sensor.json
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
 	@"$(VENV)" -m benchmarks.peers --output runs/full/again/peers.json
 	@"$(VENV)" -m benchmarks.distillation --small.weights runs/full/again/distilled_esrgan_x2.safetensors \
