@@ -124,7 +124,7 @@ def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
         flow = trained_flow(resolve(options.shifts), FLOWS[source], options.deflow_steps, data)
         if source == "esrgan_deflow_sensor":
             sharp = reconfigured(flow, blur=0.0)
-            sensor = sensor_of(load_images(data.inputs)[:LEARNED_FROM], name=str(data.root))
+            sensor = sensor_of(load_images(data.inputs[:LEARNED_FROM]), name=str(data.root))
             return lambda image, seed: degrade_image(sharp, image, sensor=sensor, seed=seed)
         # The published way knows of no compression, and ours reads it off the inputs.
         qualities = estimate_qualities(load_images(data.inputs)) if source == "esrgan_deflow" else []

@@ -43,9 +43,9 @@ FLOOR = (0.2 / 255) ** 2
 DAMPING, LARGEST_STEP = 0.7, 3.0
 """Power of T that is applied at a time, and its largest factor to either side."""
 
-_SPLIT = torch.tensor((LUMA, (1 - LUMA[0], -LUMA[1], -LUMA[2]), (-LUMA[0], -LUMA[1], 1 - LUMA[2])))
+SPLIT = torch.tensor((LUMA, (1 - LUMA[0], -LUMA[1], -LUMA[2]), (-LUMA[0], -LUMA[1], 1 - LUMA[2])))
 """R, G, B to Y, R - Y, B - Y."""
-_MERGE = torch.linalg.inv(_SPLIT)
+_MERGE = torch.linalg.inv(SPLIT)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def band_powers(patches: Tensor) -> Tensor:
 
 def spectra(patches: Tensor) -> Spectra:
     """Of plain surfaces, (P, 3, 16, 16)."""
-    waves = coefficients(torch.einsum("ij,pjhw->pihw", _SPLIT.to(patches), without_plane(patches)))
+    waves = coefficients(torch.einsum("ij,pjhw->pihw", SPLIT.to(patches), without_plane(patches)))
     # (P, 3, 3, 16, 16): products of the same coefficient of two of the three.
     covariance = band_means(waves[:, :, None] * waves[:, None]).permute(0, 3, 1, 2)
     powers = covariance.diagonal(dim1=2, dim2=3)

@@ -77,18 +77,26 @@ class Sensor:
         curve = np.interp(image.cpu().numpy(), LEVELS.numpy(), self.log_variance.numpy())
         return self.loudness[:, None, None] * torch.from_numpy(0.5 * curve).exp().to(image)
 
-    def expose(self, image: Tensor, *, log_strength: float, generator: torch.Generator | None) -> Tensor:
-        """Noise, interpolation and development of an image (3, H, W) in [0, 1], on 8-bit levels; not compressed.
+    def expose(
+        self,
+        image: Tensor,
+        *,
+        log_strength: float,
+        generator: torch.Generator,
+        quality: int | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """One shot of an image (3, H, W) in [0, 1], on 8-bit levels; compressed if a ``quality`` is given.
 
-        Without a generator there is no noise.
+        ``temperature`` scales the noise's deviation.
         """
         image = image.clamp(0, 1)
         raw = mosaic(linear_light(image), self.phase)
-        if generator is not None:
-            noise = torch.randn(raw.shape, generator=generator).to(raw)
-            raw = raw + math.exp(0.5 * log_strength) * mosaic(self.deviation(image), self.phase) * noise
+        noise = torch.randn(raw.shape, generator=generator).to(raw)
+        raw = raw + temperature * math.exp(0.5 * log_strength) * mosaic(self.deviation(image), self.phase) * noise
         light = demosaic(raw, self.phase, interpolation=self.interpolation)
-        return quantize(display_value(light.clamp(0, 1)))
+        exposed = quantize(display_value(light.clamp(0, 1)))
+        return exposed if quality is None else jpeg(exposed, quality)
 
     def photograph(self, image: Tensor, *, seed: int, temperature: float = 1.0) -> Tensor:
         """An image (3, H, W) in [0, 1] as a photograph of this camera; noise and donor follow from ``seed``.
@@ -98,7 +106,5 @@ class Sensor:
         """
         generator = torch.Generator().manual_seed(seed)
         donor = int(self.log_strengths.argsort()[evenly_spread(seed, len(self.log_strengths))])
-        strength = self.log_strengths[donor].item() + 2 * math.log(max(temperature, 1e-6))
-        exposed = self.expose(image, log_strength=strength, generator=generator if temperature > 0 else None)
-        quality = self.qualities[donor]
-        return exposed if quality is None else jpeg(exposed, quality)
+        shot = {"log_strength": self.log_strengths[donor].item(), "quality": self.qualities[donor]}
+        return self.expose(image, **shot, generator=generator, temperature=temperature)

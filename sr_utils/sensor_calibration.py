@@ -32,11 +32,10 @@ import torch
 from torch import Tensor
 
 from sr_utils.compression import estimate_quality
-from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.fidelity import without_plane
-from sr_utils.grain import LUMA, PATCH, luma_of
-from sr_utils.grain_calibration import flattest_places
+from sr_utils.grain import PATCH, luma_of
+from sr_utils.grain_calibration import SPLIT, flattest_places
 from sr_utils.mosaic import INTERPOLATIONS, Phase, find_mosaic, high_passed, site_colours
 from sr_utils.noise_calibration import check_places
 from sr_utils.sensor import LEVELS, Sensor, linear_light
@@ -55,9 +54,6 @@ AVERAGED = 4
 """The result is the mean of so many last rounds, since chance moves each."""
 BOUND = 2.5
 """Log-strengths lie at most this far from their mean."""
-
-_TO_RED, _TO_BLUE = (1 - LUMA[0], -LUMA[1], -LUMA[2]), (-LUMA[0], -LUMA[1], 1 - LUMA[2])
-"""R, G, B to R - Y, and to B - Y."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +179,7 @@ class _Powers:
         # An even place has the mosaic's own phase; its outermost pixels are gone.
         colours = site_colours(PATCH, PATCH, phase)[1:-1, 1:-1]
         sites = torch.stack([squared[:, colours == colour].mean(1) for colour in range(3)], dim=1)
-        split = torch.tensor((_TO_RED, _TO_BLUE)).to(patches)
-        difference = torch.einsum("ij,pjhw->pihw", split, 255 * without_plane(patches))
+        difference = torch.einsum("ij,pjhw->pihw", SPLIT[1:].to(patches), 255 * without_plane(patches))
         colour = difference.square().mean((2, 3)).quantile(0.5, dim=0)
         return _Powers(sites.clamp(min=FLOOR).log(), colour.clamp(min=FLOOR).log())
 
@@ -220,8 +215,7 @@ def _cards(sensor: Sensor, places: _Places, seed: int) -> Tensor:
         own = colours[places.owner == index]
         strip = own.T[:, None, :, None].expand(3, CARD, -1, CARD).reshape(3, CARD, -1)
         strength, generator = sensor.log_strengths[index].item(), torch.Generator().manual_seed(1000 * seed + index)
-        exposed = sensor.expose(strip, log_strength=strength, generator=generator)
-        exposed = exposed if quality is None else jpeg(exposed, quality)
+        exposed = sensor.expose(strip, log_strength=strength, quality=quality, generator=generator)
         middle = exposed[:, MARGIN:-MARGIN].unflatten(2, (-1, CARD))[:, :, :, MARGIN:-MARGIN]
         seen.append(middle.permute(2, 0, 1, 3))
     return torch.cat(seen)

@@ -52,7 +52,7 @@ def test_the_curve_is_interpolated_and_stays_outside(sensor):
 
 def test_without_noise_a_plain_card_stays_what_it_is(sensor):
     card = torch.tensor([51, 128, 204])[:, None, None].expand(3, 16, 18) / 255
-    assert torch.equal(sensor.expose(card, log_strength=0.0, generator=None), card)
+    assert torch.equal(sensor.expose(card, log_strength=0.0, generator=torch.Generator(), temperature=0.0), card)
     assert torch.equal(sensor.photograph(card, seed=NOT_COMPRESSED, temperature=0.0), card)
 
 
