@@ -3,9 +3,9 @@
 #   snakemake --snakefile folder.smk --profile cluster/slurm --config task=translate weights=WEIGHTS images=FOLDER output=FOLDER
 #
 # or here, with `--cores 2` in place of `--profile cluster/slurm`. Tasks are translate, restore, and score with truths=
-# in place of weights=. What the commands of these names offer, seed, temperature, like, consistency, tile and device,
-# can be added. The same line goes on where an earlier one was interrupted, and redoes what has changed or is missing.
-# Another executor (Kubernetes, say) is one flag: install its plugin and name it with --executor.
+# in place of weights=. What the commands of these names offer, seed, temperature, like, sensor=True, consistency, tile
+# and device, can be added. The same line goes on where an earlier one was interrupted, and redoes what has changed or
+# is missing. Another executor (Kubernetes, say) is one flag: install its plugin and name it with --executor.
 
 import sys
 from pathlib import Path

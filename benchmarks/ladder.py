@@ -39,7 +39,6 @@ from sr_utils.checkpoints import load_model, save_model
 from sr_utils.compression import estimate_qualities
 from sr_utils.course import describe_machine
 from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
-from sr_utils.deflow import reconfigured
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count, score_method
 from sr_utils.images import crop_to_multiple, quantize
@@ -49,7 +48,7 @@ from sr_utils.pair_generator import fit_pair_generator
 from sr_utils.parameters import refuse_unknown
 from sr_utils.profiles import PROFILES
 from sr_utils.repository import resolve
-from sr_utils.sampling import degrade_image, restore_image
+from sr_utils.sampling import beside_sensor, degrade_image, restore_image
 from sr_utils.sensor_calibration import sensor_of
 from sr_utils.training import train_esrgan
 from sr_utils.training_state import forget_states
@@ -123,8 +122,8 @@ def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
     if source in FLOWS:
         flow = trained_flow(resolve(options.shifts), FLOWS[source], options.deflow_steps, data)
         if source == "esrgan_deflow_sensor":
-            sharp = reconfigured(flow, blur=0.0)
             sensor = sensor_of(load_images(data.inputs[:LEARNED_FROM]), name=str(data.root))
+            sharp = beside_sensor(flow, sensor)
             return lambda image, seed: degrade_image(sharp, image, sensor=sensor, seed=seed)
         # The published way knows of no compression, and ours reads it off the inputs.
         qualities = estimate_qualities(load_images(data.inputs)) if source == "esrgan_deflow" else []

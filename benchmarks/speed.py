@@ -24,6 +24,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.command import run_benchmark
+from benchmarks.growth import add_row
 from benchmarks.peak_memory import PeakMemory, peak_megabytes
 from benchmarks.published_work import FORMS, WORK, PublishedSizes, models
 from sr_utils.course import describe_machine
@@ -41,6 +42,8 @@ class Speed:
     """Timed runs of each form; the median counts."""
     memory_repeats: int = 3
     """Runs whose peak of memory counts."""
+    machine: str = ""
+    """A name for a machine that is not the first one: its rows stand beside those that are there, named after it."""
     output: Path = Path("figures/metrics/speed.json")
 
 
@@ -96,10 +99,8 @@ def compare(work: str, speed: Speed, peak: float) -> dict[str, Any]:
     return row
 
 
-def main(speed: Speed) -> None:
-    """Measure, print and write."""
-    begun = time.monotonic()
-    peak = peak_multiplications_per_second()
+def measured_rows(speed: Speed, peak: float) -> list[dict[str, Any]]:
+    """The row of every kind of work, each measured in a process of its own, and printed."""
     rows = []
     for work in WORK:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -107,8 +108,21 @@ def main(speed: Speed) -> None:
         rows.append(row)
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if name != "method")
         print(f"{row['method']}: {numbers}", flush=True)
-    provenance = {"profile": "bench", "seed": 0, **describe_machine(), "seconds": round(time.monotonic() - begun, 1)}
+    return rows
+
+
+def main(speed: Speed) -> None:
+    """Measure, print and write."""
+    begun = time.monotonic()
+    peak = peak_multiplications_per_second()
+    rows = measured_rows(speed, peak)
     path = resolve(speed.output)
+    if speed.machine:
+        for row in rows:
+            named = {"method": f"{row['method']}_{speed.machine}", "peak_multiplications_per_second": peak}
+            add_row(path, row | named, begun=begun)
+        return
+    provenance = {"profile": "bench", "seed": 0, **describe_machine(), "seconds": round(time.monotonic() - begun, 1)}
     # `benchmarks.growth` and `benchmarks.stages` add rows of their own, which have a stamp of their own.
     others = [row for row in read_json(path)["rows"] if "measured" in row] if path.is_file() else []
     write_metrics(path, provenance | asdict(speed.sizes) | {"peak_multiplications_per_second": peak}, rows + others)

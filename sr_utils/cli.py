@@ -218,7 +218,6 @@ def translate(
         where to compute: cpu, cuda for a GPU, or cuda:1 for the second one.
     """
     from sr_utils.compression import estimate_qualities
-    from sr_utils.deflow import reconfigured
     from sr_utils.errors import UserError
     from sr_utils.images import list_images, load_image
     from sr_utils.sampling import translate_folder
@@ -233,7 +232,7 @@ def translate(
     options = {"temperature": temperature, "seed": seed + first, "tile": tile, "device": device}
     if sensor:
         found = sensor_of(list(real), name=str(like))
-        written = translate_folder(reconfigured(model, blur=0.0), paths, output, sensor=found, **options)
+        written = translate_folder(model, paths, output, sensor=found, **options)
         how = f"their first red pixel is in row {found.phase[0]}, column {found.phase[1]}"
         told = f"{len(found.log_strengths)} images of {like} show their sensor: {how}."
     else:

@@ -83,10 +83,10 @@ def gaussian_blur(image: torch.Tensor, sigma: torch.Tensor | float) -> torch.Ten
 
 def jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
     """Write and read one image (3, H, W) in [0, 1] as 8-bit JPEG of a quality from 1 to 100; no gradient."""
-    array = image.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    array = image.detach().clamp(0, 1).mul_(255).round_().byte().permute(1, 2, 0).cpu().numpy()
     encoded = cv2.imencode(".jpg", np.ascontiguousarray(array[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
     decoded = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1))
-    return torch.from_numpy(decoded).to(image.device, image.dtype).div(255)
+    return torch.from_numpy(decoded).to(image.device, image.dtype).div_(255)
 
 
 @dataclasses.dataclass(frozen=True)

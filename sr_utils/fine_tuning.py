@@ -21,7 +21,7 @@ from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.files import read_json
 from sr_utils.fresh_pairs import RedrawnPairs, draws_of
 from sr_utils.repository import resolve
-from sr_utils.sampling import make_pairs
+from sr_utils.sampling import make_pairs, sensor_of_pairs
 from sr_utils.training import train_deflow, train_esrgan
 
 
@@ -75,6 +75,7 @@ def fine_tune_esrgan(course: Course, accelerator: Accelerator) -> Path:
         network, discriminator = RRDBNet(profile.esrgan_at(scale)), Discriminator(profile.discriminator)
     deflow, settings = load_model(weights, DeFlow), read_json(stamp)
     options = {"model_path": weights, "temperatures": settings["temperatures"], "qualities": settings["qualities"]}
+    options["sensor"] = sensor_of_pairs(settings)
     with accelerator.main_process_first():
         pairs = make_pairs(deflow, data.train, course.run_root, scale=scale, seed=settings["seed"], **options)
     inputs, truths = pairs.load()

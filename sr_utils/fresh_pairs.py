@@ -15,7 +15,7 @@ from torch import Tensor
 from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow
 from sr_utils.images import imresize, quantize
-from sr_utils.sampling import degrade_image
+from sr_utils.sampling import beside_sensor, degrade_image, sensor_of_pairs
 
 Draw = Callable[[int, int], Tensor]
 """Degraded version of a photograph: its index, and the number of the draw, to an input (3, H, W) in [0, 1]."""
@@ -92,11 +92,13 @@ def draws_of(model: DeFlow, truths: Sequence[Tensor], settings: Mapping[str, Any
     settings: what `sampling.make_pairs` wrote beside the folder.
     """
     clean = [quantize(imresize(truth, 1 / scale)) for truth in truths]
-    temperatures, qualities = settings["temperatures"], settings["qualities"]
+    temperatures, qualities, sensor = settings["temperatures"], settings["qualities"], sensor_of_pairs(settings)
+    model = beside_sensor(model, sensor)
 
     def draw(index: int, number: int) -> Tensor:
         temperature = temperatures[number % len(temperatures)]
         seed = settings["seed"] + number * len(clean) + index
-        return degrade_image(model, clean[index], qualities=qualities, temperature=temperature, seed=seed)
+        options = {"qualities": qualities, "sensor": sensor, "temperature": temperature, "seed": seed}
+        return degrade_image(model, clean[index], **options)
 
     return draw

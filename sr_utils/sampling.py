@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sr_utils import fidelity
-from sr_utils.deflow import DeFlow
+from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
@@ -70,14 +71,19 @@ def degrade_image(
     `translate_image`.
 
     Where the real images come from a ``sensor`` that shows (`sensor_calibration.read_sensor`), the model only does what
-    is certain, and noise and compression are the sensor's; ``qualities`` are then not used. Interpolating colours blurs
-    already, so the model should not: give `reconfigured` with ``blur=0.0``.
+    is certain, and noise and compression are the sensor's; ``qualities`` are then not used. Give the model that
+    `beside_sensor` makes.
     """
     if sensor is not None:
         certain = translate_image(model, clean, temperature=0.0, device=device)
         return sensor.photograph(certain, seed=seed, temperature=temperature)
     degraded = translate_image(model, clean, temperature=temperature, seed=seed, device=device)
     return compressed(degraded, qualities, seed) if qualities else degraded
+
+
+def beside_sensor(model: DeFlow, sensor: Sensor | None) -> DeFlow:
+    """The model that goes with a ``sensor``, if any: without blur, since interpolating colours blurs already."""
+    return model if sensor is None else reconfigured(model, blur=0.0)
 
 
 def compressed(image: Tensor, qualities: Sequence[int], seed: int) -> Tensor:
@@ -164,18 +170,20 @@ def make_pairs(
     scale: int,
     temperatures: list[float],
     qualities: Sequence[int] = (),
+    sensor: Sensor | None = None,
     seed: int = 0,
     model_path: Path | None = None,
 ) -> PairFolders:
     """Write training pairs: each clean photograph, and a degraded version of it at 1/scale for each temperature.
 
-    Each is compressed at one of ``qualities``, as in `degrade_image`. Images go to ``run_root/pairs/truth`` and
-    ``run_root/pairs/draw_0``... as PNG. What an earlier call with the same model file, photographs and settings wrote
-    is kept, so an interrupted call continues.
+    Each is compressed at one of ``qualities``, or photographed by a ``sensor``, as in `degrade_image`. Images go to
+    ``run_root/pairs/truth`` and ``run_root/pairs/draw_0``... as PNG. What an earlier call with the same model file,
+    photographs and settings wrote is kept, so an interrupted call continues.
     """
     folder = Path(run_root) / "pairs"
     settings = {"scale": scale, "temperatures": list(temperatures), "qualities": list(qualities), "seed": seed}
     settings |= {"photographs": checksum(paths), "model": checksum([model_path]) if model_path else ""}
+    settings |= {"sensor": sensor.numbers()} if sensor else {}
     stamp = folder / "settings.json"
     unchanged = bool(model_path) and stamp.is_file() and read_json(stamp) == settings
     if not unchanged:
@@ -183,7 +191,7 @@ def make_pairs(
             stale.unlink()
         write_json(stamp, settings)
     result = PairFolders(folder / "truth", [folder / f"draw_{draw}" for draw in range(len(temperatures))], 0)
-    made = 0
+    made, model = 0, beside_sensor(model, sensor)
     for index, path in enumerate(progress(paths, label="Pairs", total=len(paths))):
         # The number keeps photographs of the same name from different folders apart.
         name = f"{index:03d}_{path.stem}.png"
@@ -195,10 +203,15 @@ def make_pairs(
         for draw, target in enumerate(targets[:-1]):
             image_seed = seed + draw * len(paths) + index
             options = {"qualities": qualities, "temperature": temperatures[draw], "seed": image_seed}
-            save_image(degrade_image(model, clean, **options), target)
+            save_image(degrade_image(model, clean, sensor=sensor, **options), target)
             made += 1
         save_image(truth, targets[-1])
     return PairFolders(result.truth, result.draws, made)
+
+
+def sensor_of_pairs(settings: Mapping[str, Any]) -> Sensor | None:
+    """The sensor that photographed a folder of pairs, of what `make_pairs` wrote beside it; None if the flow did."""
+    return Sensor.from_numbers(settings["sensor"]) if "sensor" in settings else None
 
 
 def restore_image(network: RRDBNet, low_resolution: Tensor, *, device: str = "cpu", tile: int = TILE) -> Tensor:
@@ -296,7 +309,7 @@ def translate_folder(
     UserError: a result would overwrite one of ``paths`` or another result, found before the first is written; or as
         `translate_image`.
     """
-    targets = _targets(paths, folder)
+    targets, model = _targets(paths, folder), beside_sensor(model, sensor)
     pairs = progress(zip(paths, targets, strict=True), label="Translate", total=len(paths))
     for index, (path, target) in enumerate(pairs):
         options = {"device": device, "tile": tile, "overlap": TRANSLATION_OVERLAP}

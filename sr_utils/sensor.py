@@ -21,8 +21,9 @@ The curve of sRGB: IEC 61966-2-1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +32,14 @@ from torch import Tensor
 from sr_utils.degradations import jpeg
 from sr_utils.images import quantize
 from sr_utils.mosaic import Phase, demosaic, mosaic
+from sr_utils.tiles import tiles
 
 GOLDEN_RATIO = 0x9E3779B97F4A7C15
 """Its fractional part, times 2⁶⁴."""
 LEVELS = torch.tensor([0.06, 0.18, 0.30, 0.42, 0.54, 0.66, 0.78, 0.90])
 """Display values at which v is known; between them its logarithm is interpolated, outside it stays."""
+BAND, CONTEXT = 1024, 8
+"""Rows of a photograph that are exposed at once, and rows above and below that their interpolation may look at."""
 
 
 def linear_light(display: Tensor) -> Tensor:
@@ -72,6 +76,23 @@ class Sensor:
     qualities: Sequence[int | None]
     """Its JPEG quality; None for one that shows none."""
 
+    def numbers(self) -> dict[str, Any]:
+        """All that was read, as a JSON file can hold it; `from_numbers` has the same sensor of it."""
+        return {
+            "phase": list(self.phase),
+            "interpolation": self.interpolation,
+            "log_variance": self.log_variance.tolist(),
+            "loudness": self.loudness.tolist(),
+            "log_strengths": self.log_strengths.tolist(),
+            "qualities": list(self.qualities),
+        }
+
+    @staticmethod
+    def from_numbers(numbers: Mapping[str, Any]) -> Sensor:
+        """The sensor that `numbers` was called of."""
+        tensors = {name: torch.tensor(numbers[name]) for name in ("log_variance", "loudness", "log_strengths")}
+        return Sensor(tuple(numbers["phase"]), numbers["interpolation"], **tensors, qualities=numbers["qualities"])
+
     def deviation(self, image: Tensor) -> Tensor:
         """w v^(1/2), the noise's deviation in light at strength 1, at all values of an image (3, H, W)."""
         curve = np.interp(image.cpu().numpy(), LEVELS.numpy(), self.log_variance.numpy())
@@ -90,12 +111,14 @@ class Sensor:
 
         ``temperature`` scales the noise's deviation.
         """
-        image = image.clamp(0, 1)
-        raw = mosaic(linear_light(image), self.phase)
-        noise = torch.randn(raw.shape, generator=generator).to(raw)
-        raw = raw + temperature * math.exp(0.5 * log_strength) * mosaic(self.deviation(image), self.phase) * noise
-        light = demosaic(raw, self.phase, interpolation=self.interpolation)
-        exposed = quantize(display_value(light.clamp(0, 1)))
+        noise, exposed = torch.randn(image.shape[1:], generator=generator), torch.empty_like(image)
+        # In bands, so that a large photograph takes little more memory than itself and its noise.
+        for top, bottom, first, last in tiles(image.shape[1], BAND, CONTEXT, multiple=2):
+            shown = image[:, top:bottom].clamp(0, 1)
+            strength = temperature * math.exp(0.5 * log_strength) * mosaic(self.deviation(shown), self.phase)
+            raw = mosaic(linear_light(shown), self.phase) + strength * noise[top:bottom].to(shown)
+            light = demosaic(raw, self.phase, interpolation=self.interpolation)[:, first - top : last - top]
+            exposed[:, first:last] = quantize(display_value(light.clamp(0, 1)))
         return exposed if quality is None else jpeg(exposed, quality)
 
     def photograph(self, image: Tensor, *, seed: int, temperature: float = 1.0) -> Tensor:

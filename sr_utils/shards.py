@@ -14,14 +14,14 @@ from sr_utils.images import images_by_stem, list_images
 from sr_utils.parameters import check_range, check_types, read_parameters, refuse_unknown
 
 _OPTIONS = {
-    "translate": ("seed", "temperature", "like", "tile", "device"),
+    "translate": ("seed", "temperature", "like", "sensor", "tile", "device"),
     "restore": ("consistency", "tile", "device"),
     "score": (),
 }
 """The tasks, and the settings that each hands on to the command of its name."""
 _DECLARED = read_parameters(
     "task: str\nimages: str\noutput: str\nweights: str = ''\ntruths: str = ''\n"
-    "shard: int = 16\nseed: int = 0\ntemperature: float = 1.0\nlike: str = ''\n"
+    "shard: int = 16\nseed: int = 0\ntemperature: float = 1.0\nlike: str = ''\nsensor: bool = False\n"
     "consistency: float | None = None\ntile: int | None = None\ndevice: str = ''"
 )
 
@@ -85,6 +85,7 @@ class FolderJob:
     seed: int
     temperature: float
     like: str
+    sensor: bool
     consistency: float | None
     tile: int | None
     device: str
@@ -102,13 +103,15 @@ class FolderJob:
         return self.names()[first : first + self.shard]
 
     def likes(self) -> list[str]:
-        """The images that show how the results are to be compressed; none unless asked for."""
+        """The images that show the compression, and the sensor, that the results are to have; none unless asked for."""
         return [str(path) for path in list_images(self.like)] if self.like else []
 
     def options(self) -> list[str]:
         """The options of the task's command, as far as they have a value."""
         values = {name: getattr(self, name) for name in _OPTIONS[self.task]}
-        return [f"--{name}={value}" for name, value in values.items() if value not in (None, "")]
+        # A number that is 0 is one all the same.
+        given = {name: value for name, value in values.items() if value not in (None, "") and value is not False}
+        return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
 
     def forget_incomplete(self) -> None:
         """Remove the mark of every finished shard of which a result is missing, so that it is done again.
@@ -154,6 +157,8 @@ def read_job(config: Mapping[str, Any]) -> FolderJob:
         if takers and values["task"] not in takers:
             tasks = " and ".join(takers)
             raise UserError(f"{name} of folder.smk is for {tasks}, not for {values['task']}: leave it out.")
+    if values["sensor"] and not values["like"]:
+        raise UserError("sensor of folder.smk reads a camera off real degraded images: give their folder with like=...")
     check_range("folder.smk", least=1, shard=values["shard"])
     job = FolderJob(**values)
     _refuse_braces([*(values[name] for name in needed), *job.names(), *job.likes()])

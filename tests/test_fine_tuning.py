@@ -22,13 +22,20 @@ from sr_utils.processes import launched
 from sr_utils.profiles import PROFILES
 from sr_utils.repository import repository_root
 from sr_utils.sampling import make_pairs
+from sr_utils.sensor import LEVELS, Sensor
 
 SMOKE = PROFILES["smoke"]
 
 
+SENSOR = Sensor((0, 1), "bilinear", (0.004 * LEVELS).log(), torch.ones(3), torch.zeros(2), [None, 85])
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """The settings of a run that notebooks 3 and 4 have gone through: a flow's weights, and pairs that it made."""
+def run(request, tmp_path, monkeypatch):
+    """The settings of a run that notebooks 3 and 4 have gone through: a flow's weights, and pairs that it made.
+
+    A sensor, if the fixture is given one, has photographed the pairs.
+    """
     monkeypatch.setattr(report, "show", lambda *_, **__: None)
     generator = torch.Generator().manual_seed(0)
     for part, side in (("clean", 96), ("task1/Input", 48), ("task1/GroundTruth", 96)):
@@ -38,6 +45,7 @@ def run(tmp_path, monkeypatch):
     weights = tmp_path / "run" / "deflow.safetensors"
     save_model(weights, DeFlow(SMOKE.deflow).eval(), {})
     options = {"scale": 2, "temperatures": [1.2], "qualities": [80], "seed": 3, "model_path": weights}
+    options["sensor"] = getattr(request, "param", None)
     make_pairs(load_model(weights, DeFlow), open_data_root(tmp_path / "data").train, tmp_path / "run", **options)
     return {"profile": "smoke", "seed": 5, "data_root": str(tmp_path / "data"), "run_root": str(tmp_path / "run")}
 
@@ -65,6 +73,7 @@ def trained(settings):
     return load_state(path), path
 
 
+@pytest.mark.parametrize("run", [None, SENSOR], ids=["flow", "sensor"], indirect=True)
 def test_notebook_5_finds_nothing_left_to_train_and_has_the_averaged_weights(run):
     state, path = trained(run)
     assert path == Path(run["run_root"]) / "states" / "esrgan.safetensors"

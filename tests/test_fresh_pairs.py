@@ -10,15 +10,17 @@ import torch
 from sr_utils import fine_tuning
 from sr_utils.checkpoints import load_state, save_model, save_state
 from sr_utils.datasets import open_data_root
-from sr_utils.deflow import DeFlow, DeFlowConfig
+from sr_utils.deflow import DeFlow, DeFlowConfig, reconfigured
 from sr_utils.errors import UserError
 from sr_utils.files import read_json
 from sr_utils.fresh_pairs import RedrawnPairs, draws_of
-from sr_utils.images import load_image, save_image
+from sr_utils.images import imresize, load_image, save_image
 from sr_utils.profiles import PROFILES
-from sr_utils.sampling import make_pairs
+from sr_utils.sampling import make_pairs, translate_image
+from sr_utils.sensor import LEVELS, Sensor
 
 SIDE, PATCH = 16, 8
+SENSOR = Sensor((0, 1), "bilinear", (0.004 * LEVELS).log(), torch.tensor([1.5, 1.0, 1.2]), torch.zeros(2), [None, 85])
 
 
 class Counted:
@@ -83,16 +85,21 @@ def test_an_input_of_the_wrong_size_is_refused():
         RedrawnPairs(lambda index, number: torch.zeros(3, 9, 9), [torch.zeros(3, 32, 32)], PATCH, 2, seed=0)
 
 
-def test_the_first_draws_are_the_files_of_the_folder_and_later_ones_are_new(tmp_path):
+@pytest.mark.parametrize("given", [{"qualities": [70, 90]}, {"sensor": SENSOR}], ids=["flow", "sensor"])
+def test_the_first_draws_are_the_files_of_the_folder_and_later_ones_are_new(tmp_path, given):
     torch.manual_seed(0)
-    model = DeFlow(DeFlowConfig(levels=2, steps=1, hidden=8, features=8, encoder_blocks=1)).eval()
+    model = DeFlow(DeFlowConfig(levels=2, steps=1, hidden=8, features=8, encoder_blocks=1, blur=0.8)).eval()
     paths = [save_image(torch.rand(3, 64, 80), tmp_path / f"{name}.png") or tmp_path / f"{name}.png" for name in "ab"]
-    pairs = make_pairs(model, paths, tmp_path, scale=2, temperatures=[1.0, 0.5], qualities=[70, 90], seed=3)
+    pairs = make_pairs(model, paths, tmp_path, scale=2, temperatures=[1.0, 0.5], seed=3, **given)
     inputs, truths = pairs.load()
     draw = draws_of(model, truths, read_json(tmp_path / "pairs" / "settings.json"), scale=2)
     for index in range(2):
         assert torch.equal(draw(index, 0), inputs[index][0]) and torch.equal(draw(index, 1), inputs[index][1])
         assert not torch.equal(draw(index, 2), inputs[index][0])
+    if "sensor" in given:
+        certain = translate_image(reconfigured(model, blur=0.0), imresize(truths[0], 0.5).clamp(0, 1), temperature=0.0)
+        # The pairs are of what an 8-bit file of the small photograph holds.
+        assert (SENSOR.photograph(certain, seed=3) - inputs[0][0]).abs().mean() < 1 / 255
 
 
 def test_a_training_on_another_device_draws_on_the_cpu_what_is_in_the_files(root, tmp_path, monkeypatch):

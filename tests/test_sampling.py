@@ -1,5 +1,6 @@
 """Whole photographs through trained models: any size, tiles without seams, pairs that continue."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
+from sr_utils.files import read_json
 from sr_utils.images import load_image, save_image
 from sr_utils.sampling import (
     calibrate_temperature,
@@ -18,9 +20,11 @@ from sr_utils.sampling import (
     make_pairs,
     restore_folder,
     restore_image,
+    sensor_of_pairs,
     translate_folder,
     translate_image,
 )
+from sr_utils.sensor import LEVELS, Sensor
 from sr_utils.tiles import tiles
 
 REPOSITORY = Path(__file__).parent.parent
@@ -212,6 +216,21 @@ def test_a_degraded_image_is_compressed_at_one_of_the_qualities(flow, tmp_path):
     before = plain.load()[0][0][0]
     compressed = make_pairs(flow, [tmp_path / "a.png"], tmp_path / "run", qualities=[20], **options)
     assert compressed.made == 1 and torch.equal(compressed.load()[0][0][0], jpeg(before, 20))
+
+
+def test_pairs_of_a_sensor_are_known_again_and_those_of_another_are_not(flow, tmp_path):
+    save_image(torch.rand(3, 48, 64), tmp_path / "a.png")
+    sensor = Sensor((0, 1), "bilinear", (0.004 * LEVELS).log(), torch.ones(3), torch.zeros(2), [None, 85])
+    options = {"scale": 2, "temperatures": [1.0], "model_path": save_model(tmp_path / "flow.safetensors", flow, {})}
+
+    def made(taken_by):
+        pairs = make_pairs(flow, [tmp_path / "a.png"], tmp_path / "run", sensor=taken_by, **options)
+        settings = read_json(tmp_path / "run" / "pairs" / "settings.json")
+        known = sensor_of_pairs(settings)
+        assert (known and known.numbers()) == (taken_by and taken_by.numbers())
+        return pairs.made
+
+    assert [made(each) for each in (None, sensor, sensor, replace(sensor, phase=(1, 0)), None)] == [1, 1, 0, 1, 1]
 
 
 def test_the_calibrated_temperature_gives_real_and_generated_images_the_same_noise():

@@ -1,10 +1,14 @@
 """A sensor's photographs: noise of the right strength where it was measured, from donors that are spread evenly."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from sr_utils import sensor as sensor_module
 from sr_utils.compression import estimate_quality
-from sr_utils.mosaic import mosaic
+from sr_utils.files import read_json, write_json
+from sr_utils.mosaic import INTERPOLATIONS, mosaic
 from sr_utils.sensor import LEVELS, Sensor, display_value, evenly_spread, linear_light
 
 LOUDNESS = (1.5, 1.0, 1.2)
@@ -22,6 +26,13 @@ def sensor():
 
 def grey(value, side=128):
     return torch.full((3, side, side), value)
+
+
+def test_a_sensor_is_the_same_after_a_file(sensor, tmp_path):
+    write_json(tmp_path / "sensor.json", sensor.numbers())
+    again, card = Sensor.from_numbers(read_json(tmp_path / "sensor.json")), grey(0.3, 32)
+    assert again.numbers() == sensor.numbers() and again.phase == sensor.phase
+    assert all(torch.equal(again.photograph(card, seed=seed), sensor.photograph(card, seed=seed)) for seed in range(4))
 
 
 def test_light_and_display_values_are_inverses_of_each_other():
@@ -67,6 +78,27 @@ def test_a_photograph_repeats_and_is_compressed_as_its_donor(sensor):
     deviations = torch.tensor([(each - ramp).std() for each in photographs])
     strengths = sensor.log_strengths[donors]
     assert deviations[strengths > 0.5].min() > 1.3 * deviations[strengths < 0.5].max()
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_large_photograph_is_exposed_in_bands_that_do_not_show(sensor, monkeypatch, interpolation):
+    sensor, ramp = replace(sensor, interpolation=interpolation), torch.linspace(0.1, 0.9, 101 * 54).view(1, 101, 54)
+    ramp = torch.cat([ramp, ramp.flip(1), ramp.flip(2)])
+
+    def expose():
+        return sensor.expose(ramp, log_strength=0.5, generator=torch.Generator().manual_seed(3))
+
+    whole, heights, interpolated = expose(), [], sensor_module.demosaic
+
+    def counted(raw, *about, **way):
+        heights.append(len(raw))
+        return interpolated(raw, *about, **way)
+
+    monkeypatch.setattr(sensor_module, "BAND", 32)
+    monkeypatch.setattr(sensor_module, "demosaic", counted)
+    torch.testing.assert_close(expose(), whole, atol=1.01 / 255, rtol=0)
+    assert (expose() != whole).float().mean() < 1e-3
+    assert len(heights) > 4 and max(heights) <= 34
 
 
 def test_temperature_scales_the_noise(sensor):

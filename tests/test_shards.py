@@ -160,6 +160,8 @@ def test_the_settings_of_a_command_are_handed_on(images):
     job = read_job(translate | {"seed": 3, "like": str(images), "tile": 512, "device": "cuda"})
     assert job.options() == ["--seed=3", "--temperature=1.0", f"--like={images}", "--tile=512", "--device=cuda"]
     assert job.likes() == job.names()
+    job = read_job(translate | {"temperature": 0.0, "like": str(images), "sensor": True})
+    assert job.options() == ["--seed=0", "--temperature=0.0", f"--like={images}", "--sensor"]
     assert read_job(restore).options() == []
     assert read_job(restore | {"consistency": 0, "tile": 64}).options() == ["--consistency=0", "--tile=64"]
     for wrong, said in (
@@ -168,6 +170,8 @@ def test_the_settings_of_a_command_are_handed_on(images):
         (given | {"task": "score", "truths": "t", "tile": 64}, "tile of folder.smk is for translate and restore, not"),
         (restore | {"consistency": "near"}, "consistency of folder.smk must be a number"),
         (translate | {"like": "nowhere"}, "nowhere"),
+        (translate | {"sensor": True}, "sensor of folder.smk reads a camera off real degraded images: give"),
+        (translate | {"sensor": 2}, "sensor"),
     ):
         with pytest.raises(UserError, match=said):
             read_job(wrong)

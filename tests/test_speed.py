@@ -61,3 +61,17 @@ def test_the_benchmark_writes_its_rows(tmp_path):
         assert 0 < row["ours_share_of_peak"] < 1.5
         assert 100 < row["ours_start_megabytes"] < row["ours_peak_megabytes"]
     assert {"profile", "seed", "commit", "device", "seconds"} <= written["provenance"].keys()
+
+
+def test_another_machine_has_rows_of_its_own(tmp_path, monkeypatch):
+    path, first = tmp_path / "speed.json", {"method": "train_step", "speedup": 2.0}
+    write_metrics(path, {"profile": "bench", "commit": "x"}, [first])
+    rows = [{"method": work, "speedup": 3.0} for work in ("train_step", "translate_512")]
+    monkeypatch.setattr(speed, "measured_rows", lambda options, peak: rows)
+    for _ in range(2):
+        speed.main(Speed(SMALL, machine="other", output=path))
+    written = json.loads(path.read_text())
+    assert [row["method"] for row in written["rows"]] == ["train_step", "train_step_other", "translate_512_other"]
+    assert written["provenance"] == {"profile": "bench", "commit": "x"} and written["rows"][0] == first
+    assert written["rows"][1]["speedup"] == 3.0 and written["rows"][1]["peak_multiplications_per_second"] > 0
+    assert {"commit", "device", "seconds"} <= written["rows"][1]["measured"].keys()
