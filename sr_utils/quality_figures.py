@@ -56,7 +56,7 @@ def trade_off(
         colour = PALETTE[1] if name in highlighted else PALETTE[0]
         if spreads and name in spreads:
             axis.errorbar(x, y, xerr=spreads[name][0], yerr=spreads[name][1], color=colour, capsize=4, zorder=2)
-        axis.scatter([x], [y], color=colour, s=64, zorder=3)
+        axis.scatter([x], [y], color=colour, s=64, zorder=4 if name in highlighted else 3)
     axis.margins(0.12, 0.08)
     axis.invert_yaxis()
     if joined:

@@ -109,7 +109,7 @@ def confidence(truth: Tensor, counts: Sequence[int], *, seed: int = 0, repeats: 
     centre = [sum(pair) / 2 for pair in resampled]
     half = [(pair[1] - pair[0]) / 2 for pair in resampled]
     axis.errorbar(counts, centre, yerr=half, fmt="o", color=PALETTE[1], capsize=5, label="bootstrap of one sample")
-    axis.axhline(true, color=PALETTE[2], linestyle=":")
+    axis.axhline(true, color=PALETTE[2], linestyle=":", label="truth")
     axis.set(xscale="log", xlabel="values in each sample", ylabel="deviation of u", ylim=(-0.05, 3 * true))
     axis.legend(loc="upper right")
     axes[0][1].plot(counts, at_zero, marker="o", color=PALETTE[3])
