@@ -132,7 +132,7 @@ use rule notebook as degradation_sampling with:
     input:
         source=source("04_degradation_sampling"),
         modules=modules("04_degradation_sampling"),
-        data=data("clean", "validation", "task1"),
+        data=data("clean", "validation", "task1", "task2"),
         weights=f"{RUN}/deflow.safetensors",
     output:
         executed=f"{EXECUTED}/04_degradation_sampling.ipynb",

@@ -169,10 +169,10 @@ def train_student(method: str, lessons: Sequence[Path], options: Distillation) -
     budget = options.small if method == STUDENT else options.fine
     path = resolve(budget.weights)
     about: dict[str, Any] = {"teacher": TEACHER, "inputs": len(lessons), "steps": budget.steps, "seed": options.seed}
-    about["lessons"] = checksum(lessons)
+    about |= {"lessons": checksum(lessons), "patch": budget.patch, "batch": budget.batch}
+    about["learning_rate"] = budget.learning_rate
     if method == FINE:
-        about |= {"student": method, "patch": budget.patch, "batch": budget.batch}
-        about["learning_rate"] = budget.learning_rate
+        about["student"] = method
     if known_weights(path, about):
         return load_model(path, RRDBNet)
     network = start_of(method, options)

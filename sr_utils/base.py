@@ -251,15 +251,14 @@ def train_base_refinement(
 
     Raises
     ------
-    UserError: ``scale`` is not 2, the one that the name of the file stands for; or a photograph is smaller than the
-        patch.
+    UserError: a photograph is smaller than the patch.
     """
-    if scale != 2:
-        raise UserError(f"scale={scale} of base_{name} must be 2, because its file would replace that of scale 2.")
     torch.manual_seed(training.seed)
     network, unused = RefinementNetwork(config), Discriminator(DiscriminatorConfig())
     pairs = generic_results(load_images(data.train), scale, config.inputs, training, names=_names(data))
     history = train_esrgan(network, unused, pairs, training, state_path=state_path, save_every=100)
     network.to(memory_format=torch.contiguous_format)
     provenance = _provenance(data, training, ANY_GRAIN, history, {**about, "scale": scale})
-    return save_model(Path(folder) / f"base_{name}.safetensors", network, provenance)
+    path = save_model(Path(folder) / f"base_{name}.safetensors", network, provenance)
+    forget_states(state_path)
+    return path

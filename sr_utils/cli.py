@@ -108,6 +108,7 @@ def base(
     from sr_utils.base import train_base_deflow, train_base_esrgan, train_base_refinement
     from sr_utils.course import describe_machine
     from sr_utils.datasets import open_data_root
+    from sr_utils.errors import UserError
     from sr_utils.hybrid import REFINEMENTS
     from sr_utils.repository import resolve
 
@@ -119,6 +120,8 @@ def base(
     elif model == "esrgan":
         path = train_base_esrgan(data, resolve(folder), scale=scale, **options)
     else:
+        if scale != 2:
+            raise UserError(f"scale={scale} of {name} must be 2, because its file would replace that of scale 2.")
         path = train_base_refinement(
             data, resolve(folder), name=model, config=REFINEMENTS[model], scale=scale, **options
         )
@@ -203,7 +206,7 @@ def translate(
         folder of real degraded images: the results are compressed as those show that they were.
     sensor
         draw the noise on the mosaic of the sensor that the images of like show, instead of the flow's own. They must
-        be of one camera and never have been resized or turned.
+        be of one camera and never have been resized, nor turned but by a note in the file.
     temperature
         scales the noise that is drawn.
     seed
@@ -228,10 +231,11 @@ def translate(
     if sensor and like is None:
         raise UserError("--sensor reads a camera off real degraded images: give their folder with --like.")
     model, paths = load_deflow(weights, device=device), part_of(images, first, count)
-    real = map(load_image, list_images(like)) if like else []
+    # Mosaic and blocks lie as the sensor had them.
+    real = (load_image(path, upright=False) for path in list_images(like)) if like else ()
     options = {"temperature": temperature, "seed": seed + first, "tile": tile, "device": device}
     if sensor:
-        found = sensor_of(list(real), name=str(like))
+        found = sensor_of(real, name=str(like))
         written = translate_folder(model, paths, output, sensor=found, **options)
         how = f"their first red pixel is in row {found.phase[0]}, column {found.phase[1]}"
         told = f"{len(found.log_strengths)} images of {like} show their sensor: {how}."

@@ -19,6 +19,7 @@ library scales them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -78,7 +79,22 @@ def block_coefficients(image: Tensor) -> Tensor:
 
 
 def estimate_quality(image: Tensor) -> int | None:
-    """The JPEG quality, one of `QUALITIES`, that an image (3, H, W) in [0, 1] was saved with; None if it shows none."""
+    """The JPEG quality, one of `QUALITIES`, that an image (3, H, W) in [0, 1] was saved with; None if it shows none.
+
+    If the image shows none as it is, it may have been turned since: the table of steps is not the same in both
+    directions, and of sides that are no multiples of 8 the blocks may begin at the other end.
+    """
+    for turned in (image, image.transpose(1, 2)):
+        rows, columns = (sorted({0, side % BLOCK}) for side in turned.shape[1:])
+        for top, left in itertools.product(rows, columns):
+            quality = _quality(turned[:, top:, left:])
+            if quality is not None:
+                return quality
+    return None
+
+
+def _quality(image: Tensor) -> int | None:
+    """`estimate_quality` of an image that was not turned, whose first block begins at its first pixel."""
     if min(image.shape[1:]) < BLOCK:
         return None
     coefficients = block_coefficients(image).flatten(1)[:, 1:]

@@ -12,6 +12,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from sr_utils.errors import UserError
+
+LONGEST_SIDE = 65500
+"""Of a JPEG file, in pixels, as its library writes it."""
+
 
 def gaussian_noise(image: torch.Tensor, std: torch.Tensor | float, generator: torch.Generator) -> torch.Tensor:
     """Add white Gaussian noise to an image batch (N, 3, H, W); not clamped.
@@ -82,7 +87,15 @@ def gaussian_blur(image: torch.Tensor, sigma: torch.Tensor | float) -> torch.Ten
 
 
 def jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
-    """Write and read one image (3, H, W) in [0, 1] as 8-bit JPEG of a quality from 1 to 100; no gradient."""
+    """Write and read one image (3, H, W) in [0, 1] as 8-bit JPEG of a quality from 1 to 100; no gradient.
+
+    Raises
+    ------
+    UserError: a side is longer than the format can hold.
+    """
+    if max(image.shape[1:]) > LONGEST_SIDE:
+        size = "x".join(map(str, reversed(image.shape[1:])))
+        raise UserError(f"JPEG holds sides of {LONGEST_SIDE} pixels at most, and an image has {size}: cut it in parts.")
     array = image.detach().clamp(0, 1).mul_(255).round_().byte().permute(1, 2, 0).cpu().numpy()
     encoded = cv2.imencode(".jpg", np.ascontiguousarray(array[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
     decoded = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1))

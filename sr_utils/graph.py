@@ -21,7 +21,7 @@ from typing import Any
 from sr_utils.errors import UserError
 from sr_utils.files import atomic_path
 from sr_utils.parameters import check_types, parse_values, read_parameters, refuse_unknown
-from sr_utils.repository import repository_root, resolve, run_folder
+from sr_utils.repository import expand_home, repository_root, resolve, run_folder
 
 PROFILE_NAMES = ("smoke", "quick", "full", "gpu")
 """The names of `sr_utils.profiles.PROFILES`, which to import takes longer than a run with nothing to do."""
@@ -63,6 +63,10 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
             raise UserError(
                 f"The folder {values[name]} has braces in its name, which the graph cannot take: rename it."
             )
+    for name in ("data_root", "run_root"):
+        # Neither a shell nor Snakemake would do it behind an equals sign.
+        if values[name].startswith("~"):
+            values[name] = str(expand_home(values[name], name=name))
     # For their errors: the graph's paths stay relative.
     resolve(values["data_root"], name="data_root")
     run_folder(values["run_root"])

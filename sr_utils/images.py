@@ -103,12 +103,12 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def load_image(path: str | os.PathLike) -> torch.Tensor:
+def load_image(path: str | os.PathLike, *, upright: bool = True) -> torch.Tensor:
     """Read an image file as a float32 tensor (3, H, W), RGB, in [0, 1].
 
     16-bit depth is kept, floating-point files are taken to be in [0, 1] and clamped, EXIF rotation is
     applied, grey is repeated over the channels, transparency is dropped. The content tells the format, not
-    the name.
+    the name. Unless ``upright``, a file that is no TIFF is left as the sensor had it, whatever its EXIF data say.
 
     Raises:
         UserError: the file is missing, unreadable, truncated, not an image or too large to be one.
@@ -120,7 +120,8 @@ def load_image(path: str | os.PathLike) -> torch.Tensor:
         with image:
             if image.format != "TIFF":
                 # In damaged EXIF data OpenCV finds other orientations than Pillow, which `image_size` asks.
-                orientation, flags = _orientation(image), flags | cv2.IMREAD_IGNORE_ORIENTATION
+                orientation = _orientation(image) if upright else 1
+                flags |= cv2.IMREAD_IGNORE_ORIENTATION
             else:
                 # Pillow maps an uncompressed file that has a name into memory, and then turns it wrongly.
                 image.filename = ""

@@ -191,10 +191,10 @@ def make_pairs(
             stale.unlink()
         write_json(stamp, settings)
     result = PairFolders(folder / "truth", [folder / f"draw_{draw}" for draw in range(len(temperatures))], 0)
-    made, model = 0, beside_sensor(model, sensor)
+    made, model, digits = 0, beside_sensor(model, sensor), max(3, len(str(len(paths) - 1)))
     for index, path in enumerate(progress(paths, label="Pairs", total=len(paths))):
-        # The number keeps photographs of the same name from different folders apart.
-        name = f"{index:03d}_{path.stem}.png"
+        # The number keeps photographs of the same name from different folders apart, and all in their order.
+        name = f"{index:0{digits}d}_{path.stem}.png"
         targets = [*(draw / name for draw in result.draws), result.truth / name]
         if all(target.is_file() for target in targets):
             continue

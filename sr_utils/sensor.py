@@ -32,6 +32,7 @@ from torch import Tensor
 from sr_utils.degradations import jpeg
 from sr_utils.images import quantize
 from sr_utils.mosaic import Phase, demosaic, mosaic
+from sr_utils.parameters import check_range
 from sr_utils.tiles import tiles
 
 GOLDEN_RATIO = 0x9E3779B97F4A7C15
@@ -126,7 +127,12 @@ class Sensor:
 
         Consecutive seeds have donors that are spread evenly over all strengths (`evenly_spread`), so that no short
         series is noisier than another by chance. ``temperature`` scales the noise's deviation.
+
+        Raises
+        ------
+        UserError: the temperature is not from 0 to 100.
         """
+        check_range("a photograph", least=0.0, largest=100.0, temperature=temperature)
         generator = torch.Generator().manual_seed(seed)
         donor = int(self.log_strengths.argsort()[evenly_spread(seed, len(self.log_strengths))])
         shot = {"log_strength": self.log_strengths[donor].item(), "quality": self.qualities[donor]}

@@ -25,7 +25,7 @@ No truth is needed, nor any clean image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,6 +54,12 @@ AVERAGED = 4
 """The result is the mean of so many last rounds, since chance moves each."""
 BOUND = 2.5
 """Log-strengths lie at most this far from their mean."""
+MIDDLE = 1024
+"""Side of what is read of a photograph that is larger; a multiple of `GRID`."""
+GRID = 16
+"""The mosaic and the blocks of JPEG repeat after so many pixels, whatever the compression of colour."""
+TOGETHER = 1000
+"""Cards in one strip; JPEG allows of no strip that is longer than 65,500 pixels."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,14 @@ class _Places:
 
 
 def read_sensor(
-    images: Sequence[Tensor], *, share: float = 0.12, rounds: int = 14, seed: int = 0
+    images: Iterable[Tensor], *, share: float = 0.12, rounds: int = 14, seed: int = 0
 ) -> list[SensorReading]:
     """What photographs say of their sensor, under every way to interpolate, the best first; empty if they show none.
 
     Parameters
     ----------
-    images: (3, H, W) in [0, 1], of one camera, each beginning at the same pixel of the mosaic.
+    images: (3, H, W) in [0, 1], of one camera, each beginning at the same pixel of the mosaic. Of a large one only the
+        middle is kept and read.
     share: of the places of each image, the flattest, are looked at.
     rounds: how often the numbers are moved; `AVERAGED` at least.
 
@@ -111,6 +118,7 @@ def read_sensor(
     ------
     UserError: an image is smaller than a place, or all are black or white throughout.
     """
+    images = [_middle(image) for image in images]
     phase = find_mosaic(images)
     if phase is None:
         return []
@@ -119,7 +127,14 @@ def read_sensor(
     return sorted(readings, key=SensorReading.misfit)
 
 
-def sensor_of(images: Sequence[Tensor], *, name: str) -> Sensor:
+def _middle(image: Tensor) -> Tensor:
+    """The middle of an image (3, H, W), if it is larger than `MIDDLE`, on the same place of the mosaic; a copy."""
+    starts = [max(0, side - MIDDLE) // 2 // GRID * GRID for side in image.shape[1:]]
+    part = image[:, starts[0] : starts[0] + MIDDLE, starts[1] : starts[1] + MIDDLE]
+    return part.clone() if part.shape != image.shape else image
+
+
+def sensor_of(images: Iterable[Tensor], *, name: str) -> Sensor:
     """The sensor that explains images (3, H, W) best; see `read_sensor`. ``name`` stands for them in errors.
 
     Raises
@@ -212,10 +227,10 @@ def _cards(sensor: Sensor, places: _Places, seed: int) -> Tensor:
     """What is seen on a plain card in the colour of each place, (P, 3, 16, 16)."""
     colours, seen = places.patches.mean((2, 3)), []
     for index, quality in enumerate(places.qualities):
-        own = colours[places.owner == index]
-        strip = own.T[:, None, :, None].expand(3, CARD, -1, CARD).reshape(3, CARD, -1)
         strength, generator = sensor.log_strengths[index].item(), torch.Generator().manual_seed(1000 * seed + index)
-        exposed = sensor.expose(strip, log_strength=strength, quality=quality, generator=generator)
-        middle = exposed[:, MARGIN:-MARGIN].unflatten(2, (-1, CARD))[:, :, :, MARGIN:-MARGIN]
-        seen.append(middle.permute(2, 0, 1, 3))
+        for own in colours[places.owner == index].split(TOGETHER):
+            strip = own.T[:, None, :, None].expand(3, CARD, -1, CARD).reshape(3, CARD, -1)
+            exposed = sensor.expose(strip, log_strength=strength, quality=quality, generator=generator)
+            middle = exposed[:, MARGIN:-MARGIN].unflatten(2, (-1, CARD))[:, :, :, MARGIN:-MARGIN]
+            seen.append(middle.permute(2, 0, 1, 3))
     return torch.cat(seen)

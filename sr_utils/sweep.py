@@ -20,6 +20,7 @@ from sr_utils.figure_style import LINES, STYLE, new_figure, styled
 from sr_utils.files import atomic_path, read_json
 from sr_utils.graph import PROFILE_NAMES
 from sr_utils.parameters import refuse_unknown
+from sr_utils.repository import expand_home
 
 MEASURES = {
     "leakage_auc": "leakage, AUC",
@@ -61,6 +62,8 @@ def read_grid(settings: Mapping[str, Any]) -> Grid:
         values[name] = parts if name in ("maps", "strengths", "seeds") else str(value)
         if not values[name]:
             raise UserError(f"The setting {name} of the sweep is empty: give at least one value.")
+    for name in {"data_root", "root"} & values.keys():
+        values[name] = str(expand_home(values[name], name=name))
     grid = Grid(**values)
     for name in grid.maps:
         refuse_unknown(name, DOMAIN_MAPS, what="map")

@@ -48,8 +48,16 @@ def test_the_quality_of_a_compressed_photograph_is_found(photograph, quality, no
     assert estimate_quality(jpeg(image, quality)) == quality
 
 
+@pytest.mark.parametrize("turned", [lambda x: x.rot90(1, (1, 2)), lambda x: x.rot90(2, (1, 2)), lambda x: x.flip(2)])
+@pytest.mark.parametrize("size", [(256, 256), (203, 189)])
+def test_the_quality_is_found_in_a_photograph_that_was_turned(photograph, turned, size):
+    compressed = jpeg(quantize(photograph[:, : size[0], : size[1]]), 80)
+    assert estimate_quality(turned(compressed)) == 80
+    assert estimate_quality(turned(photograph[:, : size[0], : size[1]])) is None
+
+
 def test_images_that_show_none_are_left_out(photograph):
-    moved = jpeg(photograph, 80)[:, 3:, 5:]
+    moved = jpeg(photograph, 80)[:, 3:-2, 5:-1]  # no block begins at an end
     flat = torch.full((3, 64, 64), 0.5)
     assert estimate_quality(photograph) is None
     assert estimate_quality(moved) is None

@@ -5,6 +5,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from sr_utils.degradations import GenericDegradation, gaussian_blur, gaussian_noise, grain_noise, jpeg
+from sr_utils.errors import UserError
 
 
 def seeded(seed=0):
@@ -82,6 +83,12 @@ def test_jpeg_loses_more_at_a_lower_quality(images):
     assert losses[0] > losses[1] > losses[2] > 0
     colour = torch.tensor([0.8, 0.4, 0.2]).view(3, 1, 1).expand(3, 16, 16)
     assert (jpeg(colour, 98) - colour).abs().max() < 0.02
+
+
+def test_a_side_that_jpeg_cannot_hold_is_one_sentence():
+    with pytest.raises(UserError, match="JPEG holds sides of 65500 pixels at most, and an image has 65501x8"):
+        jpeg(torch.zeros(3, 8, 65501), 90)
+    assert jpeg(torch.zeros(3, 8, 65500), 90).shape == (3, 8, 65500)
 
 
 def test_generic_degradation_is_a_function_of_its_generator(images):

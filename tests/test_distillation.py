@@ -57,6 +57,10 @@ def test_rows_are_of_the_teacher_of_what_is_taught_and_of_the_students(options):
     assert [path.read_bytes() for path in weights] == before
     with pytest.raises(UserError, match=r"small\.safetensors is of other data .*not the same: inputs and lessons"):
         distillation.main(replace(options, inputs=2))
+    for kind in ("small", "fine"):
+        changed = {kind: replace(getattr(options, kind), learning_rate=2e-3)}
+        with pytest.raises(UserError, match=rf"{kind}\.safetensors is of other data .*not the same: learning_rate"):
+            distillation.main(replace(options, **changed))
 
 
 def test_what_is_taught_is_the_teachers_picture_with_the_inputs_coarse_brightness(options):

@@ -30,6 +30,12 @@ def test_settings_are_filled_in():
     assert settings == graph.Settings("smoke", 0, "2024", "runs/smoke")
 
 
+def test_the_home_folder_is_written_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = graph.read_settings({"run_root": "~/my run", "data_root": "~/data"})
+    assert (settings.run_root, settings.data_root) == (f"{tmp_path}/my run", f"{tmp_path}/data")
+
+
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [

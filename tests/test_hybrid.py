@@ -121,6 +121,11 @@ def test_a_base_refinement_is_written_with_its_provenance_and_repeats(tmp_path):
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
     about = read_json(paths[0].with_suffix(".json"))
     assert about["steps"] == 3 and about["scale"] == 2 and about["data"]["photographs"] == 3
+    assert not list(tmp_path.glob("*state*")) and not list(tmp_path.glob("one*.safetensors"))
+    # Another training in the same place begins anew, and at another scale, too.
+    options |= {"scale": 4, "training": replace(training, seed=1)}
+    again = train_base_refinement(data, tmp_path / "one", state_path=tmp_path / "one.safetensors", **options)
+    assert read_json(again.with_suffix(".json"))["scale"] == 4
 
 
 def test_results_are_stacked_in_their_order():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sr_utils import tiled_translation
+from sr_utils import sampling, tiled_translation
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import jpeg
@@ -199,6 +199,16 @@ def test_pairs_are_made_once_and_continue(flow, tmp_path):
     (first.truth / "000_a.png").unlink()
     again = make()
     assert again.made == 2 and torch.equal(again.load()[0][0][0], inputs[0][0])
+
+
+def test_more_than_a_thousand_photographs_keep_their_order(flow, tmp_path, monkeypatch):
+    paths = [tmp_path / "a.png"] * 1001
+    save_image(torch.rand(3, 8, 8), paths[0])
+    written = []
+    monkeypatch.setattr(sampling, "save_image", lambda image, path: written.append(path.name))
+    monkeypatch.setattr(sampling, "degrade_image", lambda model, image, **options: image)
+    make_pairs(flow, paths, tmp_path / "run", scale=2, temperatures=[1.0], seed=0)
+    assert len(set(written)) == 1001 and written == sorted(written)
 
 
 def test_a_degraded_image_is_compressed_at_one_of_the_qualities(flow, tmp_path):

@@ -7,6 +7,7 @@ import torch
 
 from sr_utils import sensor as sensor_module
 from sr_utils.compression import estimate_quality
+from sr_utils.errors import UserError
 from sr_utils.files import read_json, write_json
 from sr_utils.mosaic import INTERPOLATIONS, mosaic
 from sr_utils.sensor import LEVELS, Sensor, display_value, evenly_spread, linear_light
@@ -104,6 +105,12 @@ def test_a_large_photograph_is_exposed_in_bands_that_do_not_show(sensor, monkeyp
 def test_temperature_scales_the_noise(sensor):
     cold, warm = (sensor.photograph(grey(0.54), seed=NOT_COMPRESSED, temperature=value) - 0.54 for value in (0.5, 1.0))
     assert warm.std() == pytest.approx(2 * cold.std().item(), rel=0.05)
+
+
+@pytest.mark.parametrize("temperature", [-0.1, float("nan"), 101.0])
+def test_a_temperature_out_of_range_is_refused(sensor, temperature):
+    with pytest.raises(UserError, match="temperature"):
+        sensor.photograph(grey(0.5, 16), seed=0, temperature=temperature)
 
 
 def test_donors_are_spread_evenly():

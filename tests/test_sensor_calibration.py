@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sr_utils import degradations, sensor_calibration
 from sr_utils.errors import UserError
 from sr_utils.sensor import LEVELS, Sensor, linear_light
 from sr_utils.sensor_calibration import read_sensor, sensor_of
@@ -59,6 +60,18 @@ def test_each_photograph_keeps_its_strength_and_quality():
     found = read_sensor(images, share=0.3, rounds=8)[0].sensor
     assert torch.corrcoef(torch.stack([found.log_strengths, true.log_strengths]))[0, 1] > 0.95
     assert list(found.qualities) == list(true.qualities)
+
+
+def test_of_large_photographs_the_middle_is_read_in_strips_that_jpeg_can_hold(monkeypatch):
+    images = [each.repeat(1, 4, 3) for each in shoot(camera("bilinear"))[:4]]
+    expected = read_sensor([image[:, 112:400, 48:336] for image in images], share=0.3, rounds=4)[0].sensor.numbers()
+    monkeypatch.setattr(sensor_calibration, "MIDDLE", 288)
+    assert read_sensor(iter(images), share=0.3, rounds=4)[0].sensor.numbers() == expected
+    monkeypatch.setattr(sensor_calibration, "TOGETHER", 10)
+    monkeypatch.setattr(degradations, "LONGEST_SIDE", 10 * sensor_calibration.CARD)
+    found = read_sensor(images, share=0.3, rounds=4)[0].sensor
+    assert found.phase == (1, 0) and found.numbers() != expected  # the noise of other strips is another
+    torch.testing.assert_close(found.loudness, torch.tensor(expected["loudness"]), rtol=0.2, atol=0)
 
 
 def test_it_repeats():

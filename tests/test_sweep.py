@@ -20,6 +20,12 @@ def test_settings_become_a_grid():
     assert read_grid({}) == Grid()
 
 
+def test_the_home_folder_is_written_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    grid = read_grid({"root": "~/sweep", "data_root": "~/data"})
+    assert (grid.root, grid.data_root) == (f"{tmp_path}/sweep", f"{tmp_path}/data")
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
