@@ -49,12 +49,13 @@ $(READY): requirements.lock pyproject.toml
 report: $(READY)
 	@"$(VENV)" -m sr_utils.cli report --profile "$(PROFILE)" $(ARGS)
 
-# Tables and weights go to runs/, where what is there already is not made again; the committed ones stay as they are.
+# Tables and weights go to runs/, where what is there already is not made again; of the committed ones only the last
+# command's, reproduced.json, is written anew.
 # Trained rows start from the committed base checkpoints, which `sr_utils.cli base` makes.
 full: $(READY)
 	@"$(VENV)" -m benchmarks.shifts --output runs/full/again/shifts.json
 	@"$(VENV)" -m benchmarks.ladder --output runs/full/again/ladder.json
-	@"$(VENV)" -m benchmarks.ladder --sources esrgan_deflow_sensor --output runs/full/again/ladder_sensor.json
+	@"$(VENV)" -m benchmarks.ladder --sources esrgan_deflow_sensor --output runs/full/again/ladder.json
 	@"$(VENV)" -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
 	@"$(VENV)" -m benchmarks.peers --output runs/full/again/peers.json
 	@"$(VENV)" -m benchmarks.distillation --small.weights runs/full/again/distilled_esrgan_x2.safetensors \

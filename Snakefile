@@ -82,7 +82,7 @@ use rule notebook as overview with:
         source=source("00_overview"),
         modules=modules("00_overview"),
         measured=measured(
-            *("ladder", "ladder_sensor", "peers", "h_design", "classical", "hybrid", "speed", "reproduced", "quick")
+            *("ladder", "peers", "h_design", "classical", "hybrid", "speed", "reproduced", "quick")
         ),
         metrics=[f"{RUN}/metrics/{name}.json" for name in ("task1", "task2", "flow_theory")],
     output:
@@ -160,7 +160,7 @@ use rule notebook as task1_results with:
     input:
         source=source("06_task1_results"),
         modules=modules("06_task1_results"),
-        measured=measured("ladder", "ladder_sensor", "peers", "distillation"),
+        measured=measured("ladder", "peers", "distillation"),
         data=data("task1"),
         base=checkpoints("base_esrgan_*"),
         weights=f"{RUN}/esrgan.safetensors",

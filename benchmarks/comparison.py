@@ -79,11 +79,15 @@ def compare(
 ) -> None:
     """Train every method with every seed, print a row for each, and write them to ``options.output``.
 
+    Rows that are there of other methods, on the same pairs and with the same ``profile`` and ``about``, stay, with a
+    stamp of their own (``measured``).
+
     Parameters
     ----------
     train_and_score: called as (method, seed, options) in processes of their own, seed by seed.
     about: put into every row, beside the number of seeds.
-    spread_of: which scores get their deviation over seeds, ``_std``; all of them when None.
+    spread_of: which scores get their deviation over seeds, ``_std``, and the scores of every seed, ``_seeds``; all of
+        them when None.
     """
     begun = time.monotonic()
     jobs = [(method, seed) for seed in options.seeds for method in methods]
@@ -98,9 +102,22 @@ def compare(
             row[name] = statistics.fmean(run[name] for run in runs)
             if len(runs) > 1 and (spread_of is None or name in spread_of):
                 row[f"{name}_std"] = statistics.stdev(run[name] for run in runs)
+                row[f"{name}_seeds"] = [run[name] for run in runs]
         rows.append(row)
         print(", ".join(f"{name} {value:.4g}" if name != "method" else value for name, value in row.items()))
     provenance = {"profile": profile, "seed": options.seeds[0], **describe_machine()}
     provenance["seconds"] = round(time.monotonic() - begun, 1)
-    pairs = pairs_provenance(open_data_root(resolve(options.data_root)))
-    write_metrics(resolve(options.output), provenance | pairs, rows)
+    provenance |= pairs_provenance(open_data_root(resolve(options.data_root)))
+    path = resolve(options.output)
+    write_metrics(path, provenance, [*_others(path, methods, provenance, about), *rows])
+
+
+def _others(path: Path, methods: Sequence[str], provenance: dict[str, Any], about: dict[str, Any]) -> list[dict]:
+    """The rows at ``path`` of other methods that may stay beside those of ``methods``; see `compare`."""
+    known = read_json(path) if path.is_file() else {"provenance": {}, "rows": []}
+    stamp = known["provenance"]
+    if any(stamp.get(name) != provenance[name] for name in ("pairs", "profile")):
+        return []
+    measured = {name: stamp[name] for name in ("commit", "device", "seconds") if name in stamp}
+    others = [row for row in known["rows"] if row["method"] not in methods]
+    return [{"measured": measured, **row} for row in others if all(row.get(name) == about[name] for name in about)]

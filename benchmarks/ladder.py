@@ -6,12 +6,14 @@ photographs, number of draws, steps, and for each seed the very same crops.
 
 - ``esrgan_bicubic``: shrunk, and nothing else.
 - ``esrgan_white_noise``, ``esrgan_noise_model``: `noise_model`, its numbers read off the inputs.
+- ``esrgan_white_noise_by_image``: the same noise, as strong in each image as in one of the inputs. The level of
+  ``esrgan_white_noise`` is that of the flattest places, and these are mostly of the least noisy inputs.
 - ``esrgan_noise_patches``: grain cut out of the inputs.
 - ``esrgan_deflow_constant_shift``, ``esrgan_deflow``: translated by the models of `benchmarks.shifts`, which have
   seen the same images for the same number of steps: the published start, and ours.
 - ``esrgan_deflow_sensor``: what is certain by ours, with noise and compression of the `sensor` that the inputs show.
-  Not among the default sources: it asks more of the inputs than any other. Notebook 6 reads it from a file of its own,
-  ``--sources esrgan_deflow_sensor --output figures/metrics/ladder_sensor.json``.
+  Not among the default sources: it asks more of the inputs than any other. ``--sources esrgan_deflow_sensor`` adds it
+  to the rows that are there.
 - ``esrgan_classical_pairs``, ``esrgan_classical_patches``: `pair_generator`, with the noise drawn from its spectrum or
   cut out of the inputs. Not among the default sources; `benchmarks.hybrid` asks for them.
 - ``esrgan_oracle``: the true camera, with settings drawn anew. It alone knows the simulator, and is no method.
@@ -64,6 +66,7 @@ class Ladder:
     sources: Sequence[str] = (
         "esrgan_bicubic",
         "esrgan_white_noise",
+        "esrgan_white_noise_by_image",
         "esrgan_noise_model",
         "esrgan_noise_patches",
         "esrgan_deflow_constant_shift",
@@ -116,6 +119,10 @@ def degradation(source: str, data: DataRoot, options: Ladder) -> Degrade:
     if source == "esrgan_noise_patches":
         noise = collect_noise(load_images(data.inputs))
         return lambda image, seed: inject_noise(image, noise, chance(seed))
+    if source == "esrgan_white_noise_by_image":
+        parts = {"coloured": False, "signal_dependent": False, "compressed": False}
+        white = fit_pair_generator(load_images(data.inputs), **parts)
+        return lambda image, seed: white.degrade(image, seed=seed)
     if source in ("esrgan_classical_pairs", "esrgan_classical_patches"):
         generator = fit_pair_generator(load_images(data.inputs), patches=source == "esrgan_classical_patches")
         return lambda image, seed: generator.degrade(image, seed=seed)

@@ -25,7 +25,7 @@ from sr_utils.files import read_json
 from sr_utils.overview import rows_of
 from sr_utils.repository import resolve
 
-TABLES = ("task1.json", "ladder.json", "ladder_sensor.json", "peers.json", "distillation.json")
+TABLES = ("task1.json", "ladder.json", "peers.json", "distillation.json")
 DIGITS = {"psnr": 0.005, "ssim": 0.00005, "lpips": 0.00005}
 """Half of the last digit that a table shows of each score."""
 WITHIN = 2.0

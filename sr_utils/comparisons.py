@@ -62,12 +62,12 @@ def with_ladder(own: Sequence[Row], ladder: Sequence[Row], *, profile: str) -> l
     return [*own, *rungs]
 
 
-def share_of_gap(ladder: Sequence[Row], measure: str, *, method: str = OURS) -> float:
-    """How much of the way from white-noise pairs to the oracle's pairs a method has come; 1 is all of it.
+def share_of_gap(ladder: Sequence[Row], measure: str, *, method: str = OURS, floor: str = FLOOR) -> float:
+    """How much of the way from white-noise pairs, or another ``floor``, to the oracle's a method has come; 1 is all.
 
     Raises
     ------
     KeyError: the ladder lacks one of the three rows.
     """
     value = {row["method"]: row[measure] for row in ladder}
-    return (value[method] - value[FLOOR]) / (value[CEILING] - value[FLOOR])
+    return (value[method] - value[floor]) / (value[CEILING] - value[floor])

@@ -3,19 +3,22 @@
 import json
 import shutil
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
 import torch
 
-from benchmarks import ladder, shifts
+from benchmarks import comparison, ladder, shifts
 from benchmarks.comparison import data_provenance, keep, summarise_with_unseen
 from benchmarks.ladder import Ladder
 from benchmarks.shifts import Shifts, learned_from, model_path
 from sr_utils.checkpoints import save_model
+from sr_utils.comparisons import pairs_provenance
 from sr_utils.datasets import load_images, open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig, reconfigured
 from sr_utils.errors import UserError
+from sr_utils.evaluate import write_metrics
 from sr_utils.files import read_json
 from sr_utils.images import load_image, save_image
 from sr_utils.mosaic import demosaic, mosaic
@@ -100,6 +103,62 @@ def test_white_noise_does_not_grow_with_brightness_and_the_noise_model_does(sour
     image = torch.linspace(0.1, 0.6, 40).expand(3, 40, 40)
     expected = noise.add_to(image, torch.Generator().manual_seed(4))
     assert torch.equal(ladder.degradation(source, data, options)(image, 4), expected)
+
+
+def test_white_noise_by_image_has_the_strengths_of_the_inputs(options):
+    generator = torch.Generator().manual_seed(0)
+    data, levels = open_data_root(options.data_root), (0.02, 0.03, 0.05, 0.08)
+    for level, path in zip(levels, data.inputs, strict=True):
+        save_image((0.5 + level * torch.randn(3, 96, 96, generator=generator)).clamp(0, 1), path)
+    flat = torch.full((3, 96, 96), 0.5)
+    degrade = ladder.degradation("esrgan_white_noise_by_image", data, options)
+    found = sorted(degrade(flat, seed).std().item() for seed in range(40))
+    assert found[0] == pytest.approx(levels[0], rel=0.15)
+    assert found[-1] == pytest.approx(levels[-1], rel=0.15)
+    one = degrade(flat, 0) - 0.5
+    assert abs(torch.corrcoef(one.flatten(1))[0, 1]) < 0.05  # in colours of their own
+    assert abs((one[:, 1:] * one[:, :-1]).mean() / one.square().mean()) < 0.05  # and without a grain
+
+
+def test_rows_of_other_sources_stay_with_a_stamp_of_their_own(options, monkeypatch):
+    asked = replace(options, sources=("esrgan_bicubic",), seeds=(0, 1), processes=1)
+    data, scores = open_data_root(options.data_root), {"psnr": 30.0, "ssim": 0.9, "lpips": 0.1}
+    old = {"profile": asked.profile, "commit": "x", "seconds": 3.0, **pairs_provenance(data)}
+    rows = [{"method": name, "psnr": 1.0} for name in ("esrgan_bicubic", "esrgan_oracle")]
+    monkeypatch.setattr(comparison, "ProcessPoolExecutor", InThisProcess)
+    others = (old | {"pairs": "others"}, old | {"profile": "full"})
+    for provenance, kept in ((old, ["esrgan_oracle"]), *((other, []) for other in others)):
+        write_metrics(asked.output, provenance, rows)
+        comparison.compare(
+            lambda source, seed, _: scores | {"psnr": 30.0 + seed},
+            asked.sources,
+            asked,
+            profile=asked.profile,
+            about={},
+            spread_of=("psnr",),
+        )
+        written = json.loads(asked.output.read_text())["rows"]
+        assert [row["method"] for row in written] == [*kept, "esrgan_bicubic"]
+        assert written[-1]["psnr"] == 30.5 and written[-1]["psnr_seeds"] == [30.0, 31.0]
+        assert all(row["measured"] == {"commit": "x", "seconds": 3.0} for row in written[:-1])
+
+
+class InThisProcess:
+    """Stands for a pool of processes."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
 
 
 def test_the_unseen_are_those_behind_the_ones_learned_from():
