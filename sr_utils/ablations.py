@@ -124,6 +124,7 @@ class LatentWalk:
 
         ``seed`` chooses the draw, ``temperature`` scales its chance; of ``levels`` only those latents move. Share 0 is
         the clean image itself, and 1 with all levels is `DeFlow.translate` before its noise is filtered by ``grain``.
+        The colours of the degraded domain, if the model normalises them away, come back with all levels only.
 
         Raises
         ------
@@ -138,7 +139,10 @@ class LatentWalk:
             torch.lerp(here, target, share) if number in moved else here
             for number, (here, target) in enumerate(zip(self.latents, there, strict=True))
         ]
-        return self.model.decode(mixed, self.condition)[0].clamp(0, 1)
+        image = self.model.decode(mixed, self.condition)
+        if levels == "all" and self.model.config.shift != "local":
+            image = torch.lerp(image, self.model.denormalised(image), share)
+        return image[0].clamp(0, 1)
 
     def _degraded_latents(self, temperature: float, generator: torch.Generator) -> list[Tensor]:
         """The latents of a degraded draw."""

@@ -92,15 +92,15 @@ class DeFlow(ConditionalFlow):
         offset = self.domain_mean[CLEAN] - scale * self.domain_mean[DEGRADED]
         return scale[:, None, None], offset[:, None, None]
 
-    def _normalised(self, degraded: Tensor) -> Tensor:
+    def normalised(self, degraded: Tensor) -> Tensor:
         """Degraded images, or their conditions, at the clean domain's statistics if the flow is to see them so."""
         if not self.config.domain_normalisation:
             return degraded
         scale, offset = self._normalisation()
         return degraded * scale + offset
 
-    def _denormalised(self, degraded: Tensor) -> Tensor:
-        """The inverse of `_normalised`."""
+    def denormalised(self, degraded: Tensor) -> Tensor:
+        """The inverse of `normalised`."""
         if not self.config.domain_normalisation:
             return degraded
         scale, offset = self._normalisation()
@@ -146,7 +146,7 @@ class DeFlow(ConditionalFlow):
             likelihood = likelihood - dimensions * math.log(self.config.quantisation)
         if self.config.domain_normalisation:
             degraded = (domain == DEGRADED)[:, None, None, None]
-            image, condition = (torch.where(degraded, self._normalised(part), part) for part in (image, condition))
+            image, condition = (torch.where(degraded, self.normalised(part), part) for part in (image, condition))
             scale, _ = self._normalisation()
             pixels = image.shape[2] * image.shape[3]
             likelihood = likelihood + (domain == DEGRADED) * pixels * scale.log().sum()
@@ -226,7 +226,7 @@ class DeFlow(ConditionalFlow):
         added, so none is left over.
         """
         noise = self.draw_noise(len(image), *image.shape[2:], generator=generator) if noise is None else noise
-        return self._denormalised(self._grained(self._drawing(image, condition, noise), temperature))
+        return self.denormalised(self._grained(self._drawing(image, condition, noise), temperature))
 
     @torch.no_grad()
     def translate_apart(self, image: Tensor, condition: Tensor, noise: list[LatentNoise]) -> tuple[Tensor, Tensor]:
@@ -241,7 +241,7 @@ class DeFlow(ConditionalFlow):
     @torch.no_grad()
     def put_together(self, certain: Tensor, noise: Tensor) -> Tensor:
         """`translate`'s result from the parts of `translate_apart`."""
-        return self._denormalised(certain + (noise if self.grain is None else self.grain(noise)))
+        return self.denormalised(certain + (noise if self.grain is None else self.grain(noise)))
 
     def _drawing(self, image: Tensor, condition: Tensor, noise: list[LatentNoise]) -> Callable[[float], Tensor]:
         """Encode clean images; what is returned moves their latents at a temperature of the noise and decodes them."""
@@ -281,7 +281,7 @@ class DeFlow(ConditionalFlow):
         that of each latent by itself: the filter ``grain``, which ties their noise together, is left out of it, and so
         is the configured ``blur``.
         """
-        image, condition = self._normalised(image), self._normalised(condition)
+        image, condition = self.normalised(image), self.normalised(condition)
         features = self._features(condition, *image.shape[2:], twice=True)
         latents, contexts, _ = self._flow(image, features)
         strength = self.population.most_likely(self._log_prob_at_strengths(latents, contexts))
@@ -308,7 +308,7 @@ class DeFlow(ConditionalFlow):
         multiples of 2 ** levels. Temperature scales the deviation of all latents. The noise of degraded images is
         filtered by ``grain``, as in `translate`.
         """
-        condition = self._normalised(condition) if domain == DEGRADED else condition
+        condition = self.normalised(condition) if domain == DEGRADED else condition
         height, width = (side * self.config.condition_factor for side in condition.shape[2:])
         of_clean = self.draw_noise(len(condition), height, width, generator=generator, uniform=True)
         of_shift = self.draw_noise(len(condition), height, width, generator=generator)
@@ -329,7 +329,7 @@ class DeFlow(ConditionalFlow):
 
         if domain != DEGRADED:
             return drawn_at(temperature)
-        return self._denormalised(self._grained(drawn_at, temperature))
+        return self.denormalised(self._grained(drawn_at, temperature))
 
 
 def reconfigured(model: DeFlow, **changes: Any) -> DeFlow:

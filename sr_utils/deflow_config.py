@@ -87,10 +87,11 @@ class DeFlowConfig:
         check_range(owner, least=2, largest=65536, quantisation=self.quantisation)
         check_range(owner, least=0.0, map_strength=self.map_strength, initial_shift=self.initial_shift)
         check_range(owner, least=0.0, condition_noise=self.condition_noise)
-        check_range(owner, least=0.0, largest=10.0, bound=self.bound, epsilon=self.epsilon)
+        check_range(owner, least=1e-6, largest=10.0, bound=self.bound)
+        check_range(owner, least=0.0, largest=10.0, epsilon=self.epsilon)
         check_range(owner, least=0.0, largest=1.0, coherence=self.coherence)
         check_range(owner, least=0.0, largest=8.0, blur=self.blur)
-        check_range(owner, least=0, largest=self.levels, splits=0 if self.splits is None else self.splits)
+        check_range(owner, least=0, largest=self.levels - 1, splits=0 if self.splits is None else self.splits)
         switches = {"domain_normalisation": self.domain_normalisation, "checkpointing": self.checkpointing}
         check_switches(owner, **switches, mixed_precision=self.mixed_precision)
         if self.shift not in ("constant", "local", "gain"):

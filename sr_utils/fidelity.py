@@ -95,9 +95,15 @@ def flat_places(image: Tensor, *, size: int = 16, share: float = 0.05) -> Tensor
 
 
 def _flattest(patches: Tensor, share: float) -> Tensor:
-    """Indices of the flattest ``share`` of the patches that are neither black nor white, one at least."""
+    """Indices of the flattest ``share`` of the patches that are neither black nor white, one at least.
+
+    A patch in which nothing changes at all, such as an even border, is not of a photograph: it counts only where there
+    is no other.
+    """
     level = patches.mean((2, 3))
-    inside = ((level > CLIPPED_BELOW) & (level < CLIPPED_ABOVE)).all(1).nonzero().flatten()
+    inside = ((level > CLIPPED_BELOW) & (level < CLIPPED_ABOVE)).all(1)
+    changing = inside & (patches.amax((2, 3)) > patches.amin((2, 3))).any(1)
+    inside = (changing if changing.any() else inside).nonzero().flatten()
     roughness = to_y(imresize(patches[inside], 0.25)).std((1, 2, 3)) if len(inside) else inside
     return inside[roughness.argsort()[: max(1, round(share * len(inside)))]]
 

@@ -51,9 +51,11 @@ def _flat_latents(model: DeFlow, image: Tensor, share: float, *, degraded: bool)
     """All latents of one image in its flat places, finest first."""
     image = crop_to_multiple(image, math.lcm(PATCH, model.config.side_multiple))
     places = flat_places(image, size=PATCH, share=share)
-    condition = model.condition(image[None])
+    seen, condition = image[None], model.condition(image[None])
+    if degraded:
+        seen, condition = model.normalised(seen), model.normalised(condition)
     found = []
-    for shift, (latent, context) in zip(model.shifts, model.encode_in_context(image[None], condition), strict=True):
+    for shift, (latent, context) in zip(model.shifts, model.encode_in_context(seen, condition), strict=True):
         side = PATCH * latent.shape[2] // image.shape[1]
         rotated = torch.einsum("ji,njhw->nihw", shift.rotation(), latent)
         power = F.avg_pool2d((rotated - degraded * shift.mean[:, None, None]).square(), side)[0, :, places].T
@@ -63,9 +65,11 @@ def _flat_latents(model: DeFlow, image: Tensor, share: float, *, degraded: bool)
 
 
 def check_gain_shift(model: DeFlow, lacking: str = "noise to calibrate") -> None:
-    """Raise a `UserError` that says what a shift is ``lacking`` if it is not the gain shift."""
+    """Raise a `UserError` if a shift is not the gain shift, saying what it is ``lacking``, or too coarse for places."""
     if model.config.shift != "gain":
         raise UserError(f"A shift of kind {model.config.shift!r} has no {lacking}: train with shift='gain'.")
+    if 2**model.config.levels > PATCH:
+        raise UserError(f"levels={model.config.levels} makes latents coarser than a place of {PATCH} pixels: give 4.")
 
 
 def check_places(count: int) -> None:

@@ -45,6 +45,8 @@ SHARE = 0.05
 TRIALS = 4
 SMOOTH = 16
 """How many pixels of a side become one in images without detail."""
+QUIETEST = 1e-10
+"""Power of what counts as noise, where white is 1; rounding to 8 bits has 1e-6."""
 LARGEST_STEP = 2.0
 """A trial changes no number by more than this factor, up or down."""
 
@@ -61,7 +63,7 @@ class NoiseStatistics:
     gains: Tensor
     """How much stronger the noise is than on average at each of ``levels``; mean square 1."""
     strengths: Tensor
-    """Deviation of the noise of each image that is not black or white throughout."""
+    """Deviation of the noise of each image that has any, and is not black or white throughout."""
     donors: Sequence[int]
     """Indices of these images."""
 
@@ -75,12 +77,14 @@ def measure_noise(images: Sequence[Tensor], *, colours: Tensor | None = None) ->
 
     Raises
     ------
-    UserError: every image is black or white throughout, or one is smaller than a patch of 16 pixels.
+    UserError: every image is black or white throughout, or without noise; or one is smaller than a patch of 16 pixels.
     """
-    donors = [index for index, image in enumerate(images) if flat_places(image).any()]
+    seen = {index: flat_patches([image], share=SHARE) for index, image in enumerate(images) if flat_places(image).any()}
+    powers = {index: flat.residual.square().mean((1, 2, 3)).median() for index, flat in seen.items()}
+    donors = [index for index, power in powers.items() if power > QUIETEST]
     if not donors:
-        raise UserError("Every image is black or white throughout: give images with some mid-tones.")
-    own = [flat_patches([images[index]], share=SHARE) for index in donors]
+        raise UserError("Every image is black or white throughout, or has no noise: give images with some mid-tones.")
+    own = [seen[index] for index in donors]
     # Spectrum and curve come from the flattest places of all images, strengths from each image's own.
     flattest = flat_patches([images[index] for index in donors], share=SHARE)
     levels, strengths = flattest.levels(), torch.ones(len(donors))
@@ -168,7 +172,7 @@ def fit_pair_generator(
 
     Raises
     ------
-    UserError: every image is black or white throughout, or one is smaller than a patch.
+    UserError: as `measure_noise`.
     """
     real = measure_noise(degraded)
     qualities = [estimate_quality(degraded[index]) if compressed else None for index in real.donors]

@@ -45,7 +45,11 @@ class PlainCards:
 
 @torch.no_grad()
 def plain_cards(model: DeFlow, colours: Tensor, *, seed: int = 0) -> PlainCards:
-    """Translate a card of each colour (N, 3) in [0, 1] with a DeFlow on the CPU; card i as with seed + i alone."""
+    """Translate a card for each colour (N, 3) in [0, 1] with a DeFlow on the CPU; card i as with seed + i alone.
+
+    The colours are those that the result is to have; with ``domain_normalisation`` the clean card has another.
+    """
+    colours = model.normalised(colours[:, :, None, None])[:, :, 0, 0].clamp(0, 1)
     side = CARD + -CARD % model.config.side_multiple
     parts = []
     for start in range(0, len(colours), BATCH):

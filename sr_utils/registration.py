@@ -19,6 +19,7 @@ import torch
 from skimage.registration import phase_cross_correlation
 from torch import Tensor
 
+from sr_utils.errors import UserError
 from sr_utils.images import to_y
 
 BAND = (0.02, 0.2)
@@ -47,12 +48,14 @@ def estimate_shift(reference: Tensor, frame: Tensor, *, iterations: int = 4) -> 
 
     Raises
     ------
-    ValueError: the sizes differ.
+    ValueError: the sizes differ. UserError: a frame shows no detail.
     """
     if reference.shape != frame.shape:
         raise ValueError(f"Frames of one burst have one size, not {tuple(reference.shape)} and {tuple(frame.shape)}.")
     first, second = (to_y(image)[0] for image in (reference, frame))
     base = _windowed(first)
+    if min(image.std().item() for image in (first, second)) < 1e-6:
+        raise UserError("A frame of the burst shows no detail, so its shift cannot be found: leave it out.")
     peak, _, _ = phase_cross_correlation(_windowed(second).numpy(), base.numpy(), upsample_factor=10)
     # skimage says how to move the second argument onto the first; the camera moved the other way.
     shift = -torch.as_tensor(peak, dtype=torch.float64)

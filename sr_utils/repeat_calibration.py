@@ -77,8 +77,8 @@ def _still_places(both: Sequence[Tensor], still: Tensor) -> Tensor:
 @torch.no_grad()
 def _differences(model: DeFlow, both: Sequence[Tensor], median: Tensor, places: Tensor) -> list[PlaceLatents]:
     """What changes from one frame to the other in all latents, in the given places."""
-    condition = model.condition(median[None])
-    encoded = [model.encode_in_context(frame[None], condition) for frame in both]
+    condition = model.normalised(model.condition(median[None]))
+    encoded = [model.encode_in_context(model.normalised(frame[None]), condition) for frame in both]
     found = []
     for shift, (one, context), (other, _) in zip(model.shifts, *encoded, strict=True):
         side = PATCH * one.shape[2] // median.shape[1]

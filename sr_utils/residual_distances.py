@@ -91,6 +91,8 @@ def sliced_wasserstein(
 
 def spectrum_distance(generated_power: Tensor, real_power: Tensor) -> float:
     """Root mean square difference in decibels of two radial spectra, as `fidelity.radial_spectrum` gives them."""
+    # A residual of nothing has no power, and rounding would give it some.
+    generated_power, real_power = (power.clamp_min(ROUNDING_VARIANCE / 100) for power in (generated_power, real_power))
     decibels = 10 * (generated_power / real_power).log10()
     return decibels.square().mean().sqrt().item()
 
@@ -137,7 +139,7 @@ def classifier_auc(
     """
     if len(real) < 4 or min(real.shape[2:]) < size:
         raise UserError(f"A classifier needs at least 4 images of {size}x{size} pixels; there are {len(real)}.")
-    scale = real.std()
+    scale = real.std().clamp_min(ROUNDING_VARIANCE**0.5)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _ResidualClassifier()

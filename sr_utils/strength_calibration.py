@@ -68,7 +68,8 @@ def calibrate_strengths(
     model: a DeFlow with ``shift="gain"`` on the CPU, its noise calibrated before.
     degraded: images (3, H, W) in [0, 1] whose flat places show the real noise.
     qualities: as in `sampling.degrade_image`.
-    share: of the places of each image, the flattest, are looked at; of all images together at most ``places``.
+    share: of the places of each image, the flattest, are looked at; of all images together at most ``places``, or one
+        of each.
 
     Raises
     ------

@@ -85,7 +85,8 @@ def _median(stack: Tensor) -> Tensor:
 def temporal_pairs(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Median and frame for every frame that has a median, both (N, 3, H, W), with the same content.
 
-    What moves in a frame is taken from the median, so that it cannot tell the two apart.
+    What moves in a frame is taken from the median, so that it cannot tell the two apart. Frames of several sizes are
+    cut to the largest rectangle that all have.
 
     Raises
     ------
@@ -96,7 +97,8 @@ def temporal_pairs(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         for index, still in zip(view.indices, view.still, strict=True):
             medians.append(view.median)
             degraded.append(torch.where(still, frames[index], view.median))
-    return torch.stack(medians), torch.stack(degraded)
+    height, width = (min(image.shape[axis] for image in medians) for axis in (1, 2))
+    return tuple(torch.stack([image[:, :height, :width] for image in images]) for images in (medians, degraded))
 
 
 def agreement(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float:
@@ -105,6 +107,10 @@ def agreement(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float
     ``image_of`` gives the restored image (3, s H, s W) of a frame's index, so that not all are in memory at once; all
     pixels of all frames count together. It can be tricked: a blurred image agrees well, so it must be read beside a
     measure of sharpness.
+
+    Raises
+    ------
+    UserError: nothing stays the same in any view.
     """
     error, count = 0.0, 0
     for view in views:
@@ -112,7 +118,13 @@ def agreement(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float
             small = shrunk(image_of(index), view.median)
             difference = (small - view.median).square().mean(0, keepdim=True)[still]
             error, count = error + difference.double().sum().item(), count + difference.numel()
+    _check_still(count)
     return float(10 * torch.log10(torch.tensor(count / max(error, 1e-12))))
+
+
+def _check_still(count: int) -> None:
+    if not count:
+        raise UserError("Nothing stays the same in these frames: give frames of a fixed camera in even light.")
 
 
 def shrunk(image: Tensor, reference: Tensor) -> Tensor:
@@ -126,6 +138,10 @@ def flicker(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float:
 
     ``image_of`` gives the frame or the restored frame (3, s H, s W) of an index; the difference to their own median
     over time is taken, so slow changes of light count too.
+
+    Raises
+    ------
+    UserError: nothing stays the same in any view.
     """
     total, count = 0.0, 0
     for view in views:
@@ -134,4 +150,5 @@ def flicker(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float:
         still = view.still.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
         change = (stack - _median(stack)).square().mean(1, keepdim=True)[still]
         total, count = total + change.double().sum().item(), count + change.numel()
+    _check_still(count)
     return 255 * (total / count) ** 0.5

@@ -72,6 +72,16 @@ def test_a_walk_begins_at_the_image_and_ends_at_its_translation(scene, model):
         walk.step(levels="fine")
 
 
+def test_a_walk_ends_in_the_colours_of_the_degraded_domain(scene, model):
+    switched = reconfigured(model, domain_normalisation=True)
+    switched.set_domain_statistics([scene[0]], [0.5 * scene[0]])
+    image = scene[0][:, :64, :64]
+    walk, generator = LatentWalk(switched, image), torch.Generator().manual_seed(3)
+    translated = switched.translate(image[None], walk.condition, generator=generator)[0].clamp(0, 1)
+    assert (walk.step(seed=3) - translated).abs().max() < 1e-4 and (translated - image).abs().mean() > 0.1
+    assert (walk.step(share=0.0) - image).abs().max() < 1e-4
+
+
 def test_a_walk_ends_at_a_blurred_translation_if_the_model_blurs(scene, model):
     blurred = reconfigured(model, blur=0.6)
     image = scene[0][:, :64, :64]

@@ -109,6 +109,14 @@ def test_one_patch_is_always_chosen_but_none_of_black_and_white():
         fidelity.flat_patches([mosaic(["black", "white", "yellow"])])
 
 
+def test_an_even_border_is_not_flat_unless_there_is_nothing_else():
+    image = 0.5 + 0.05 * torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    image[:, :16] = 0.5
+    assert not fidelity.flat_places(image, share=0.5)[0].any()
+    assert fidelity.flat_places(image, share=1.0)[1:].all()
+    assert fidelity.flat_places(torch.full((3, 64, 64), 0.5), share=1.0).all()
+
+
 @pytest.mark.parametrize("share", [0.5, 0.2])
 def test_statistics_of_a_coin_are_those_of_the_textbook(share):
     """Values 0.1 with probability p and 0 else: skewness (q - p) / sqrt(pq), excess kurtosis (1 - 6pq) / pq."""

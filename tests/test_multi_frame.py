@@ -7,6 +7,7 @@ import torch
 
 from sr_utils.burst import aperture_response, grid_shifts, random_shifts, see, simulate_burst
 from sr_utils.datasets import load_images, open_data_root
+from sr_utils.errors import UserError
 from sr_utils.images import imresize, quantize
 from sr_utils.metrics import psnr
 from sr_utils.multi_frame import (
@@ -77,6 +78,9 @@ def test_shifts_are_found_to_a_hundredth_of_a_pixel(photograph):
     assert (noisy - shifts).abs().mean() < 0.05
     with pytest.raises(ValueError, match="one size"):
         estimate_shift(torch.rand(3, 8, 8), torch.rand(3, 8, 9))
+    for value in (0.0, 0.5):
+        with pytest.raises(UserError, match="shows no detail, so its shift cannot be found"):
+            estimate_shift(torch.rand(3, 32, 32), torch.full((3, 32, 32), value))
 
 
 def test_moving_back_undoes_a_shift(burst):

@@ -27,7 +27,11 @@ def model(noisy_camera):
     return noisy_camera(CONFIG)
 
 
-def test_the_noise_is_found_again_and_nothing_else_moves(model):
+@pytest.mark.parametrize("normalised", [False, True])
+def test_the_noise_is_found_again_and_nothing_else_moves(noisy_camera, normalised):
+    model = noisy_camera(replace(CONFIG, domain_normalisation=normalised))
+    # If it sees the difference, the degraded domain has half the contrast and is darker.
+    model.set_domain_statistics(scenes(8, 3), [0.5 * image for image in scenes(8, 4)])
     true = [shift.log_noise.detach().clone() for shift in model.shifts]
     model.population.weights.data = torch.tensor([-20.0, -20.0, 0.0, -20.0, -20.0])
     degraded = [translate_image(model, image, seed=index) for index, image in enumerate(scenes(24, 1))]
@@ -52,5 +56,7 @@ def test_what_cannot_be_calibrated_is_one_sentence(model):
         calibrate_noise(DeFlow(replace(CONFIG, shift="constant")), images, images)
     with pytest.raises(UserError, match="black or white: give images with some mid-tones"):
         calibrate_noise(model, images, [torch.zeros(3, 64, 64)])
+    with pytest.raises(UserError, match="levels=5 makes latents coarser than a place of 16 pixels: give 4"):
+        calibrate_noise(DeFlow(replace(CONFIG, levels=5)), images, images)
     with pytest.raises(UserError, match="64x8, smaller than 16 pixels"):
         calibrate_noise(model, images, [torch.zeros(3, 8, 64)])

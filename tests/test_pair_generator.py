@@ -98,3 +98,13 @@ def test_images_without_mid_tones_are_refused_but_one_among_others_is_not(degrad
     with pytest.raises(UserError, match="black or white"):
         measure_noise([torch.zeros(3, 32, 32)])
     assert len(fit_pair_generator([*degraded, torch.ones(3, 96, 96)], trials=1).qualities) == len(degraded)
+
+
+def test_an_even_border_and_an_even_image_show_no_noise(degraded):
+    bordered = [image.clone() for image in degraded]
+    bordered[0][:, :16] = 128 / 255
+    plain, found = (measure_noise(images).strengths for images in (degraded, bordered))
+    torch.testing.assert_close(found, plain, rtol=0.15, atol=0)
+    assert measure_noise([*degraded, torch.full((3, 96, 96), 0.5)]).donors == list(range(len(degraded)))
+    with pytest.raises(UserError, match="or has no noise"):
+        measure_noise([torch.full((3, 32, 32), 0.5)])

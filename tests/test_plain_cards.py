@@ -24,7 +24,7 @@ def test_cards_are_those_that_are_degraded_one_by_one(model, qualities):
     model.grain.mixing.mul_(torch.linspace(0.5, 2, len(model.grain.mixing))[:, None, None])
     together = cards.patches(model, qualities=qualities).unflatten(0, (len(colours), -1))
     for index in (0, 1, BATCH, BATCH + 1):
-        card = colours[index, :, None, None].expand(3, 64, 64).contiguous()
+        card = model.normalised(colours[index, None, :, None, None])[0].clamp(0, 1).expand(3, 64, 64).contiguous()
         alone = degrade_image(model, card, qualities=qualities, seed=5 + index)
         difference = (to_patches([alone[:, 8:-8, 8:-8]], 16) - together[index]).abs()
         # A value halfway between two of 8 bits may be rounded either way.

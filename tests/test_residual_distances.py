@@ -68,6 +68,7 @@ def test_sliced_wasserstein_of_two_gaussians_is_their_difference_of_deviations()
 def test_spectrum_distance_is_in_decibels():
     power = torch.rand(12) + 0.1
     assert spectrum_distance(10 * power, power) == pytest.approx(10)
+    assert 0 < spectrum_distance(power, torch.zeros(12)) < 200 and spectrum_distance(0 * power, 0 * power) == 0
 
 
 def test_repeat_correlation_is_the_share_of_variance_that_both_draws_have():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,6 +48,18 @@ def test_pairs_differ_by_noise_only(frames):
     assert medians.shape == degraded.shape == (8, 3, 96, 96)
     assert (degraded - medians).abs().max() < 0.15 and (degraded - medians).std() > 0.01
     assert torch.equal(degraded[1, :, 10:18, 10:18], medians[1, :, 10:18, 10:18])
+
+
+def test_frames_of_two_sizes_are_cut_to_what_both_have(frames):
+    medians, degraded = temporal_pairs([*frames[:4], *(image[:, :80, 10:] for image in frames[4:])])
+    assert medians.shape == degraded.shape == (8, 3, 80, 86)
+
+
+def test_frames_in_which_nothing_stays_are_one_sentence(frames):
+    views = [replace(view, still=torch.zeros_like(view.still)) for view in find_views(frames)]
+    for measure in (agreement, flicker):
+        with pytest.raises(UserError, match="Nothing stays the same in these frames: give frames of a fixed camera"):
+            measure(frames.__getitem__, views)
 
 
 def test_the_median_agrees_with_itself_and_does_not_flicker(frames):
