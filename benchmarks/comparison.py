@@ -104,7 +104,8 @@ def compare(
                 row[f"{name}_std"] = statistics.stdev(run[name] for run in runs)
                 row[f"{name}_seeds"] = [run[name] for run in runs]
         rows.append(row)
-        print(", ".join(f"{name} {value:.4g}" if name != "method" else value for name, value in row.items()))
+        numbers = (f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float | int))
+        print(", ".join((method, *numbers)))
     provenance = {"profile": profile, "seed": options.seeds[0], **describe_machine()}
     provenance["seconds"] = round(time.monotonic() - begun, 1)
     provenance |= pairs_provenance(open_data_root(resolve(options.data_root)))
