@@ -76,6 +76,7 @@ def compare(
     profile: str,
     about: dict[str, Any],
     spread_of: Collection[str] | None = None,
+    order: Sequence[str] = (),
 ) -> None:
     """Train every method with every seed, print a row for each, and write them to ``options.output``.
 
@@ -88,6 +89,7 @@ def compare(
     about: put into every row, beside the number of seeds.
     spread_of: which scores get their deviation over seeds, ``_std``, and the scores of every seed, ``_seeds``; all of
         them when None.
+    order: of the rows in the file, by method; methods that are not in it come last.
     """
     begun = time.monotonic()
     jobs = [(method, seed) for seed in options.seeds for method in methods]
@@ -110,7 +112,10 @@ def compare(
     provenance["seconds"] = round(time.monotonic() - begun, 1)
     provenance |= pairs_provenance(open_data_root(resolve(options.data_root)))
     path = resolve(options.output)
-    write_metrics(path, provenance, [*_others(path, methods, provenance, about), *rows])
+    rows = [*_others(path, methods, provenance, about), *rows]
+    places = {method: place for place, method in enumerate(order)}
+    rows.sort(key=lambda row: places.get(row["method"], len(places)))
+    write_metrics(path, provenance, rows)
 
 
 def _others(path: Path, methods: Sequence[str], provenance: dict[str, Any], about: dict[str, Any]) -> list[dict]:

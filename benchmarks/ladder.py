@@ -185,8 +185,10 @@ def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]
 
 def main(options: Ladder) -> None:
     """Train, score, print and write."""
-    spread_of = ("psnr", "ssim", "lpips")
-    compare(train_and_score, options.sources, options, profile=options.profile, about={}, spread_of=spread_of)
+    *before, oracle = Ladder().sources
+    order = (*before, "esrgan_deflow_sensor", oracle)
+    about = {"profile": options.profile, "about": {}, "spread_of": ("psnr", "ssim", "lpips"), "order": order}
+    compare(train_and_score, options.sources, options, **about)
 
 
 if __name__ == "__main__":

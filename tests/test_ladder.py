@@ -136,11 +136,12 @@ def test_rows_of_other_sources_stay_with_a_stamp_of_their_own(options, monkeypat
             profile=asked.profile,
             about={},
             spread_of=("psnr",),
+            order=("esrgan_bicubic",),
         )
         written = json.loads(asked.output.read_text())["rows"]
-        assert [row["method"] for row in written] == [*kept, "esrgan_bicubic"]
-        assert written[-1]["psnr"] == 30.5 and written[-1]["psnr_seeds"] == [30.0, 31.0]
-        assert all(row["measured"] == {"commit": "x", "seconds": 3.0} for row in written[:-1])
+        assert [row["method"] for row in written] == ["esrgan_bicubic", *kept]
+        assert written[0]["psnr"] == 30.5 and written[0]["psnr_seeds"] == [30.0, 31.0]
+        assert all(row["measured"] == {"commit": "x", "seconds": 3.0} for row in written[1:])
 
 
 class InThisProcess:
