@@ -152,7 +152,9 @@ def network_path(options: Ladder, source: str, seed: int) -> Path:
     return resolve(options.states) / f"{source}_{options.profile}_{seed}_network.safetensors"
 
 
-def train_and_score(source: str, seed: int, options: Ladder) -> dict[str, float]:
+def train_and_score(
+    source: str, seed: int, options: Ladder, *, degradation: Callable[[str, DataRoot, Ladder], Degrade] = degradation
+) -> dict[str, float]:
     """The scores of one source and seed; kept, so that nothing is done twice."""
     torch.set_num_threads(1)
     data, profile = open_data_root(resolve(options.data_root)), PROFILES[options.profile]
