@@ -160,7 +160,7 @@ use rule notebook as task1_results with:
     input:
         source=source("06_task1_results"),
         modules=modules("06_task1_results"),
-        measured=measured("ladder", "peers", "distillation"),
+        measured=measured("ladder", "blind", "peers", "distillation"),
         data=data("task1"),
         base=checkpoints("base_esrgan_*"),
         weights=f"{RUN}/esrgan.safetensors",
