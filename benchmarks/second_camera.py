@@ -49,7 +49,10 @@ def take_picture(image: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(seen.shape, generator=generator) * (shot * seen.clamp(min=0) + read).sqrt()
     rows = drawn(*ROWS, evenly_in="logarithm") * torch.randn(1, seen.shape[1], 1, generator=generator)
     developed = torch.einsum("ij,jhw->ihw", MIXING, seen + noise + rows).clamp(0, 1) ** (1 / GAMMA)
-    small = imresize(_cleaned(developed), image.shape[1] / developed.shape[1]).clamp(0, 1)
+    height, width = image.shape[1:]
+    # Sides were rounded up to whole pixels, and are again.
+    smaller = max(height / developed.shape[1], width / developed.shape[2])
+    small = imresize(_cleaned(developed), smaller)[:, :height, :width].clamp(0, 1)
     soft = gaussian_blur(small[None], 1.0)[0]
     return _webp(small + drawn(*SHARPENING) * (small - soft), round(drawn(*QUALITY)))
 
