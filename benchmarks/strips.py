@@ -67,7 +67,7 @@ def ladder_scenes(options: Strips, data: DataRoot) -> list[dict[str, Tensor]]:
             network_path(ladder, source, 0), RRDBNet
         )
         for source in ladder.sources
-        if source not in ("esrgan_bicubic", "esrgan_noise_model")
+        if source not in ("esrgan_bicubic", "esrgan_white_noise_by_image", "esrgan_noise_model")
     }
     scenes = []
     for input_path, truth_path in _spread(data, options.scenes):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from sr_utils.errors import UserError
+from sr_utils.images import to_bytes
 
 LONGEST_SIDE = 65500
 """Of a JPEG file, in pixels, as its library writes it."""
@@ -87,7 +88,7 @@ def gaussian_blur(image: torch.Tensor, sigma: torch.Tensor | float) -> torch.Ten
 
 
 def jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
-    """Write and read one image (3, H, W) in [0, 1] as 8-bit JPEG of a quality from 1 to 100; no gradient.
+    """Write and read one image (3, H, W) in [0, 1], or of bytes, as 8-bit JPEG of a quality from 1 to 100; no gradient.
 
     Raises
     ------
@@ -96,10 +97,11 @@ def jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
     if max(image.shape[1:]) > LONGEST_SIDE:
         size = "x".join(map(str, reversed(image.shape[1:])))
         raise UserError(f"JPEG holds sides of {LONGEST_SIDE} pixels at most, and an image has {size}: cut it in parts.")
-    array = image.detach().clamp(0, 1).mul_(255).round_().byte().permute(1, 2, 0).cpu().numpy()
+    array = to_bytes(image.detach()).permute(1, 2, 0).cpu().numpy()
     encoded = cv2.imencode(".jpg", np.ascontiguousarray(array[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
     decoded = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1))
-    return torch.from_numpy(decoded).to(image.device, image.dtype).div_(255)
+    kind = image.dtype if image.is_floating_point() else torch.float32
+    return torch.from_numpy(decoded).to(image.device, kind).div_(255)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from sr_utils.degradations import jpeg
-from sr_utils.images import quantize
+from sr_utils.images import to_bytes
 from sr_utils.mosaic import Phase, demosaic, mosaic
 from sr_utils.parameters import check_range
 from sr_utils.tiles import tiles
@@ -112,15 +112,16 @@ class Sensor:
 
         ``temperature`` scales the noise's deviation.
         """
-        noise, exposed = torch.randn(image.shape[1:], generator=generator), torch.empty_like(image)
+        noise = torch.randn(image.shape[1:], generator=generator)
+        exposed = torch.empty(image.shape, dtype=torch.uint8, device=image.device)
         # In bands, so that a large photograph takes little more memory than itself and its noise.
         for top, bottom, first, last in tiles(image.shape[1], BAND, CONTEXT, multiple=2):
             shown = image[:, top:bottom].clamp(0, 1)
             strength = temperature * math.exp(0.5 * log_strength) * mosaic(self.deviation(shown), self.phase)
             raw = mosaic(linear_light(shown), self.phase) + strength * noise[top:bottom].to(shown)
             light = demosaic(raw, self.phase, interpolation=self.interpolation)[:, first - top : last - top]
-            exposed[:, first:last] = quantize(display_value(light.clamp(0, 1)))
-        return exposed if quality is None else jpeg(exposed, quality)
+            exposed[:, first:last] = to_bytes(display_value(light.clamp(0, 1)))
+        return exposed.float().div_(255) if quality is None else jpeg(exposed, quality)
 
     def photograph(self, image: Tensor, *, seed: int, temperature: float = 1.0) -> Tensor:
         """An image (3, H, W) in [0, 1] as a photograph of this camera; noise and donor follow from ``seed``.

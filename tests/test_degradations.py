@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from sr_utils.degradations import GenericDegradation, gaussian_blur, gaussian_noise, grain_noise, jpeg
 from sr_utils.errors import UserError
+from sr_utils.images import quantize, to_bytes
 
 
 def seeded(seed=0):
@@ -89,6 +90,11 @@ def test_a_side_that_jpeg_cannot_hold_is_one_sentence():
     with pytest.raises(UserError, match="JPEG holds sides of 65500 pixels at most, and an image has 65501x8"):
         jpeg(torch.zeros(3, 8, 65501), 90)
     assert jpeg(torch.zeros(3, 8, 65500), 90).shape == (3, 8, 65500)
+
+
+def test_jpeg_takes_bytes_as_well(images):
+    image = quantize(images[0])
+    assert torch.equal(jpeg(to_bytes(image), 80), jpeg(image, 80))
 
 
 def test_generic_degradation_is_a_function_of_its_generator(images):

@@ -53,7 +53,8 @@ def test_every_layout_answers_as_the_released_code(reference, layout):
     network = load_official({layout(name, config["nb"]): value for name, value in weights.items()})
     assert network.config == RRDBNetConfig(4, config["nf"], config["gc"], config["nb"], consistency=0.0)
     with torch.no_grad():
-        torch.testing.assert_close(network(io["lr"]), io["sr"], rtol=0, atol=1e-7)
+        # Values are below 1, where single precision has steps of up to 6e-8: processors differ by two of them.
+        torch.testing.assert_close(network(io["lr"]), io["sr"], rtol=0, atol=2.5e-7)
 
 
 @pytest.mark.parametrize("scale", [1, 2])
