@@ -39,7 +39,7 @@ GOLDEN_RATIO = 0x9E3779B97F4A7C15
 """Its fractional part, times 2⁶⁴."""
 LEVELS = torch.tensor([0.06, 0.18, 0.30, 0.42, 0.54, 0.66, 0.78, 0.90])
 """Display values at which v is known; between them its logarithm is interpolated, outside it stays."""
-BAND, CONTEXT = 1024, 8
+BAND, CONTEXT = 256, 8
 """Rows of a photograph that are exposed at once, and rows above and below that their interpolation may look at."""
 
 
