@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sr_utils.degradations import gaussian_blur
-from sr_utils.images import imresize, quantize
+from sr_utils.images import imresize, to_bytes
 
 OVERSIZE, GAMMA = 1.5, 2.2
 BLUR = (0.5, 1.0)
@@ -67,7 +67,7 @@ def _cleaned(image: Tensor) -> Tensor:
 
 def _webp(image: Tensor, quality: int) -> Tensor:
     """Written and read as WebP."""
-    array = (255 * quantize(image)).round().byte().permute(1, 2, 0).numpy()
+    array = to_bytes(image).permute(1, 2, 0).numpy()
     encoded = cv2.imencode(".webp", np.ascontiguousarray(array[..., ::-1]), [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(decoded)).float() / 255
