@@ -170,6 +170,11 @@ def loss_curves(panels: Mapping[str, Mapping[str, Curve]], *, title: str, ylabel
     for axis, (heading, curves) in zip(axes[0], panels.items(), strict=True):
         draw_lines(axis, curves)
         axis.set(title=heading, xlabel="optimiser step")
+        if len(curves) > 1:
+            # Above the curves, which may fill the whole panel.
+            low, high = axis.get_ylim()
+            axis.set_ylim(low, high + 0.3 * (high - low))
+            axis.legend(loc="upper left")
     axes[0][0].set_ylabel(ylabel)
     return figure
 
