@@ -64,8 +64,9 @@ def trade_off(
     else:
         places = list(points.values())
         for group in near_together(places, share=0.04):
-            place = max(places[index] for index in group)
-            axis.annotate(_ranges(group), place, (6, 5), textcoords="offset points", fontsize=12)
+            # To the upper left, which few others are near: better in one score is mostly better in both.
+            place = min(places[index] for index in group)
+            axis.annotate(_ranges(group), place, (-6, 5), textcoords="offset points", fontsize=12, ha="right")
         figure.supxlabel(_numbered(names), fontsize=11)
     axis.set(xlabel="PSNR, dB (right is better)", ylabel="LPIPS (up is better)")
     return figure

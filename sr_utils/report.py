@@ -226,7 +226,7 @@ def _heat_map(axis: Axes, matrix: Tensor, *, limit: float, heading: str) -> None
     for row, values in enumerate(matrix.tolist()):
         for column, value in enumerate(values):
             colour = "white" if abs(value) > 0.6 * limit else INK
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=11, color=colour)
+            axis.text(column, row, f"{value:z.2f}", ha="center", va="center", fontsize=11, color=colour)
 
 
 @styled

@@ -134,6 +134,7 @@ def gradient_at_zero(
     axes[0][0].axvline(0, color=INK, linewidth=1)
     draw_lines(axes[0][0], curves)
     axes[0][0].margins(y=0.25)
+    axes[0][0].legend(loc="lower right")
     axes[0][0].set(xlabel="deviation of u", ylabel="gradient of the loss")
     draw_lines(axes[0][1], {name: (range(len(path)), path[:, 3]) for name, path in paths.items()})
     axes[0][1].set(xlabel="step of gradient descent", ylabel="deviation of u")
@@ -229,8 +230,8 @@ def residual_clouds(clouds: Mapping[str, Tensor], truth: tuple[Tensor, Tensor], 
     reach = torch.stack([low.min(), high.max()]) + torch.tensor([-0.1, 0.1])
     for index, (axis, (name, cloud)) in enumerate(zip(axes[0], clouds.items(), strict=True)):
         axis.scatter(*cloud[:1500].T, s=6, alpha=0.4, color=PALETTE[index])
-        ellipse(axis, cloud.mean(0), torch.cov(cloud.T), PALETTE[index], label="generated", line="--")
         ellipse(axis, *truth, INK, label="true")
+        ellipse(axis, cloud.mean(0), torch.cov(cloud.T), PALETTE[index], label="generated", line="--")
         axis.axhline(0, color=INK, linewidth=0.8)
         axis.axvline(0, color=INK, linewidth=0.8)
         limits = tuple(reach.tolist())
