@@ -49,9 +49,6 @@ rule part:
     params:
         options=job.options(),
     threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=120,
     shell:
         "{PYTHON:q} -m sr_utils.cli {job.task} {job.weights:q} {job.images:q} {job.output:q} "
         "--first {wildcards.first} --count {job.shard} {params.options:q}"
@@ -64,9 +61,6 @@ rule scores:
     output:
         f"{PARTS}/{{first}}.json",
     threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
     shell:
         "{PYTHON:q} -m sr_utils.cli score {job.images:q} {job.truths:q} {output:q} "
         "--first {wildcards.first} --count {job.shard}"

@@ -21,7 +21,6 @@ import fcntl
 import functools
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +57,8 @@ from sr_utils.training import DeFlowTraining, ESRGANTraining, train_deflow, trai
 class Design:
     """Budget of the comparison."""
 
-    maps: Sequence[str] = tuple(DOMAIN_MAPS)
-    seeds: Sequence[int] = (0, 1, 2)
+    maps: tuple[str, ...] = tuple(DOMAIN_MAPS)
+    seeds: tuple[int, ...] = (0, 1, 2)
     strength: float = 1.0
     deflow_steps: int = 60
     esrgan_steps: int = 30

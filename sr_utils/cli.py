@@ -3,13 +3,14 @@
 Each command imports what it needs itself, so that one with nothing to do answers at once.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from sr_utils.errors import told_in_one_sentence
+from sr_utils.errors import UserError, told_in_one_sentence
 
 Settings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME=VALUE")]
 
@@ -97,7 +98,7 @@ def base(
     model
         deflow, esrgan (scale 2 before 1 and 4, which start from it), or a refinement network.
     scale
-        of the ESRGAN; a refinement network has 2 only.
+        of the ESRGAN; a refinement network has 2 only, and a DeFlow none.
     data_root
         folder in the assignment's tree; only clean/ and validation/ are read.
     folder
@@ -108,7 +109,6 @@ def base(
     from sr_utils.base import train_base_deflow, train_base_esrgan, train_base_refinement
     from sr_utils.course import describe_machine
     from sr_utils.datasets import open_data_root
-    from sr_utils.errors import UserError
     from sr_utils.hybrid import REFINEMENTS
     from sr_utils.repository import resolve
 
@@ -116,6 +116,8 @@ def base(
     name = f"base_esrgan_x{scale}" if model == "esrgan" else f"base_{model}"
     options = {"state_path": resolve(states) / f"{name}.safetensors", "about": about}
     if model == "deflow":
+        if scale != 2:
+            raise UserError(f"scale={scale} of {name} must be left out: a DeFlow enlarges nothing.")
         path = train_base_deflow(data, resolve(folder), **options)
     elif model == "esrgan":
         path = train_base_esrgan(data, resolve(folder), scale=scale, **options)
@@ -221,7 +223,6 @@ def translate(
         where to compute: cpu, cuda for a GPU, or cuda:1 for the second one.
     """
     from sr_utils.compression import estimate_qualities
-    from sr_utils.errors import UserError
     from sr_utils.images import list_images, load_image
     from sr_utils.sampling import translate_folder
     from sr_utils.sensor_calibration import sensor_of
@@ -234,6 +235,7 @@ def translate(
     # Mosaic and blocks lie as the sensor had them.
     real = (load_image(path, upright=False) for path in list_images(like)) if like else ()
     options = {"temperature": temperature, "seed": seed + first, "tile": tile, "device": device}
+    options["kept"] = list_images(like) if like else ()
     if sensor:
         found = sensor_of(real, name=str(like))
         written = translate_folder(model, paths, output, sensor=found, **options)
@@ -345,8 +347,17 @@ def publish(run_root: Path | None = None, *, profile: str = "full") -> None:
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's ends it with one sentence and status 1."""
+    """Run the command line; a mistake of the user's ends it with one sentence and status 1.
+
+    Raises
+    ------
+    UserError: an argument is empty, as an unset variable of a shell is; a path would mean the working folder.
+    """
+    # A terminal without Unicode must not end in an error what has been done.
+    sys.stdout.reconfigure(errors="backslashreplace")
     with told_in_one_sentence():
+        if "" in sys.argv[1:]:
+            raise UserError("An argument is empty: give its value, or leave it out.")
         app.cli(description=__doc__, use_underscores=True)
 
 

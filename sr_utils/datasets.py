@@ -136,7 +136,7 @@ def load_images(paths: Sequence[Path]) -> list[torch.Tensor]:
 def clean_at_input_size(paths: Sequence[Path], scale: int) -> list[torch.Tensor]:
     """Clean photographs shrunk by `scale` with antialiased bicubic, on 8-bit levels, as `load_images` gives them."""
     images = (crop_to_multiple(load_image(path), scale, name=str(path)) for path in paths)
-    return [image if scale == 1 else quantize(imresize(image, 1 / scale)) for image in images]
+    return [quantize(image if scale == 1 else imresize(image, 1 / scale)) for image in images]
 
 
 class PatchSampler:

@@ -28,7 +28,7 @@ def told_in_one_sentence() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        # Of the processes of one training, the first one speaks.
-        sys.exit(f"error: {error}" if os.environ.get("RANK", "0") == "0" else 1)
+        # Of the processes of one training, the first one of each machine speaks.
+        sys.exit(f"error: {error}" if os.environ.get("LOCAL_RANK", "0") == "0" else 1)
     except KeyboardInterrupt:
         sys.exit(130)

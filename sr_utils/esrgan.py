@@ -271,7 +271,7 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             targets = self._compared(reference)
         losses = [
-            weight * F.l1_loss(found, target) / mean(target.abs())
+            weight * F.l1_loss(found, target) / mean(target.abs().float())
             for weight, found, target in zip(self.weights.values(), self._compared(restored), targets, strict=True)
         ]
         return torch.stack(losses).sum()

@@ -157,11 +157,14 @@ def bits_per_dimension(model: DeFlow, images: Sequence[Tensor], domain: int, *, 
     factor = model.config.side_multiple
     device = next(model.parameters()).device
     total, pixels = 0.0, 0
-    with torch.random.fork_rng():
+    # Without noise on h, its map has a chance of its own, as in training.
+    chance = None if model.config.condition_noise else torch.default_generator
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for image in images:
             image = crop_to_multiple(image, factor)[None].to(device)
-            bits = model(image, model.condition(image), torch.full((1,), domain, device=device), noise=True)
+            condition = model.condition(image, generator=chance)
+            bits = model(image, condition, torch.full((1,), domain, device=device), noise=True)
             total += bits.item() * image[0].numel()
             pixels += image[0].numel()
     return total / pixels

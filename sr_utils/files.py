@@ -23,12 +23,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     Parent folders are made. The temporary name keeps the suffix of `path`, because image writers choose their
     format by it, and starts with a dot, so that no listing of images picks up a half-written file.
 
+    Where `path` is a link to a file, that file is replaced and the link stays.
+
     Raises:
-        UserError: the disk is full, the folder cannot be written, or `path` is a folder's name or too long.
+        UserError: the disk is full, the folder cannot be written, or `path` is a folder's name, a device, a pipe or
+            too long.
     """
     path = Path(path)
     if path.name in ("", ".."):
         raise UserError(f"{path} is a folder, so no file can be written there: add a file's name to it.")
+    path = Path(os.path.realpath(path)) if os.path.islink(path) else path
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f"{path} is a device or a pipe, which a file would replace: give a file's name.")
     temporary = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
     try:
         _make_folder(path.parent)

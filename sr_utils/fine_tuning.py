@@ -21,8 +21,8 @@ from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.files import read_json
 from sr_utils.fresh_pairs import RedrawnPairs, draws_of
 from sr_utils.repository import resolve
-from sr_utils.sampling import make_pairs, sensor_of_pairs
 from sr_utils.training import train_deflow, train_esrgan
+from sr_utils.training_pairs import make_pairs, sensor_of_pairs
 
 
 def fine_tune_deflow(course: Course, accelerator: Accelerator, *, domain_normalisation: bool = False) -> Path:
@@ -82,8 +82,9 @@ def fine_tune_esrgan(course: Course, accelerator: Accelerator) -> Path:
     training = replace(profile.esrgan_training, seed=course.seed)
     names = sorted(path.name for path in pairs.truth.glob("*.png"))
     if profile.redraw:
-        draw = draws_of(deflow, truths, settings, scale=scale)
-        samples = RedrawnPairs(draw, truths, training.patch, scale, seed=course.seed, names=names)
+        draw = draws_of(deflow, truths, settings, scale=scale, device=str(accelerator.device))
+        drawn = [draws[0] for draws in inputs]
+        samples = RedrawnPairs(draw, truths, training.patch, scale, seed=course.seed, names=names, drawn=drawn)
     else:
         samples = PairSampler(inputs, truths, training.patch, scale, seed=course.seed, names=names)
     state_path = course.run_root / "states" / "esrgan.safetensors"

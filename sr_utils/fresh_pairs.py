@@ -15,7 +15,8 @@ from torch import Tensor
 from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow
 from sr_utils.images import imresize, quantize
-from sr_utils.sampling import beside_sensor, degrade_image, sensor_of_pairs
+from sr_utils.sampling import beside_sensor, degrade_image
+from sr_utils.training_pairs import sensor_of_pairs
 
 Draw = Callable[[int, int], Tensor]
 """Degraded version of a photograph: its index, and the number of the draw, to an input (3, H, W) in [0, 1]."""
@@ -27,6 +28,7 @@ class RedrawnPairs(PairSampler):
     Args:
         draw: must give the same input for the same two numbers, so that a training can be continued.
         truths, patch, scale, seed, names: as for `PairSampler`.
+        drawn: draw 0 of every photograph, if it is there already.
 
     Raises:
         UserError: as `PairSampler`.
@@ -41,8 +43,10 @@ class RedrawnPairs(PairSampler):
         *,
         seed: int,
         names: Sequence[str] = (),
+        drawn: Sequence[Tensor] | None = None,
     ) -> None:
-        first = [[draw(index, 0)] for index in range(len(truths))]
+        # Files, where there are any: what a run starts from must not depend on how this machine rounds a draw.
+        first = [[image] for image in drawn or (draw(index, 0) for index in range(len(truths)))]
         super().__init__(first, truths, patch, scale, seed=seed, names=names)
         self.draw = draw
         self.numbers = torch.zeros(len(truths), dtype=torch.int64)
@@ -76,29 +80,33 @@ class RedrawnPairs(PairSampler):
         return chosen
 
     def _redraw(self, index: int, number: int) -> None:
-        self.inputs[index] = [self.draw(index, number)]
+        self.inputs[index] = [self.draw(index, number) if number else self.first[index]]
         self.numbers[index] = number
 
 
-def draws_of(model: DeFlow, truths: Sequence[Tensor], settings: Mapping[str, Any], *, scale: int) -> Draw:
-    """Draws that go on where a folder of pairs ends: the first ones are its files, bit for bit.
+def draws_of(
+    model: DeFlow, truths: Sequence[Tensor], settings: Mapping[str, Any], *, scale: int, device: str = "cpu"
+) -> Draw:
+    """Draws that go on where a folder of pairs ends: the first ones are its files, but for rounding.
 
-    Those were drawn on the CPU, so all are, whatever device the training itself runs on.
+    What chance decides is drawn on the CPU, so a draw is the same on every device; the last digits of what the flow
+    makes of it depend on device and threads.
 
     Parameters
     ----------
-    model: the flow that drew the folder, on the CPU.
+    model: the flow that drew the folder; it is moved to ``device``, where the draws are made.
     truths: the photographs (3, H, W) of the folder, in its order, with sides that ``scale`` divides.
-    settings: what `sampling.make_pairs` wrote beside the folder.
+    settings: what `training_pairs.make_pairs` wrote beside the folder.
     """
     clean = [quantize(imresize(truth, 1 / scale)) for truth in truths]
     temperatures, qualities, sensor = settings["temperatures"], settings["qualities"], sensor_of_pairs(settings)
-    model = beside_sensor(model, sensor)
+    model = beside_sensor(model, sensor).to(device)
 
     def draw(index: int, number: int) -> Tensor:
         temperature = temperatures[number % len(temperatures)]
         seed = settings["seed"] + number * len(clean) + index
         options = {"qualities": qualities, "sensor": sensor, "temperature": temperature, "seed": seed}
+        options["device"] = device
         return degrade_image(model, clean[index], **options)
 
     return draw

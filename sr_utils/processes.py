@@ -31,7 +31,8 @@ def launched() -> Accelerator:
 
     # All processes compute the same buffers, and a share of a batch may hold images of one domain only.
     options = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-    return Accelerator(kwargs_handlers=[options])
+    # The models choose their precision themselves; Accelerate's would reach into log-determinants.
+    return Accelerator(mixed_precision="no", kwargs_handlers=[options])
 
 
 def _start_cpu_processes() -> None:
@@ -103,6 +104,22 @@ class Processes:
             return condition
         flag = torch.tensor(float(condition), device=device)
         return bool(self.accelerator.reduce(flag, "sum") == self.count)
+
+    def check_start(self, step: int, origin: int, device: torch.device) -> None:
+        """Refuse to train where processes would not go on from one and the same state.
+
+        Raises
+        ------
+        UserError: the processes found different states, or start from different images or weights.
+        """
+        if self.accelerator is None:
+            return
+        found = self.accelerator.gather(torch.tensor([[step, origin]], device=device)).tolist()
+        if any(each != found[0] for each in found):
+            raise UserError(
+                f"The processes start at steps {[each[0] for each in found]}, or from other images: "
+                "give all machines one data_root and one run_root, on a disk that they share."
+            )
 
     def gathered(self, share: Tensor) -> Tensor:
         """The whole of which each process holds its `share`, in the order of one process."""

@@ -110,7 +110,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
         raise UserError(
             f"{path} does not exist: name a notebook such as notebooks/02_dataset_creation.ipynb."
         ) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, AttributeError, KeyError, TypeError, nbformat.ValidationError) as error:
         raise UserError(f"{path} is not a readable notebook: restore it with git checkout.") from error
 
 

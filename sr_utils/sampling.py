@@ -1,24 +1,19 @@
-"""Use trained models on whole photographs: translate clean to degraded, make pairs, restore, at any size."""
+"""Use trained models on whole photographs of any size: translate clean to degraded, restore, a folder at a time."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sr_utils import fidelity
 from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
-from sr_utils.files import checksum, read_json, write_json
-from sr_utils.images import crop_to_multiple, finite_bytes, imresize, load_image, of_one_stem, quantize, save_image
+from sr_utils.images import finite_bytes, load_image, of_one_stem, save_image
 from sr_utils.parameters import check_range
 from sr_utils.progress import progress
 from sr_utils.sensor import Sensor
@@ -92,128 +87,6 @@ def compressed(image: Tensor, qualities: Sequence[int], seed: int) -> Tensor:
     return jpeg(image, qualities[int(drawn)])
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """At which temperature generated images are as noisy as real ones, and the curve that says so."""
-
-    temperature: float
-    target: float
-    """Deviation of the real images' flat patches, in image units."""
-    temperatures: list[float]
-    deviations: list[float]
-    """Deviation of the generated images' flat patches at each of ``temperatures``."""
-
-
-def _flat_deviation(images: list[Tensor]) -> float:
-    """Deviation in the flattest hundredth of the patches, or in 64 of them if that is more."""
-    share = max(0.01, 64 / len(fidelity.to_patches(images, 16)))
-    return fidelity.flat_patches(images, share=min(1.0, share)).residual.std().item()
-
-
-def calibrate_temperature(
-    model: DeFlow,
-    clean: list[Tensor],
-    real: list[Tensor],
-    *,
-    temperatures: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5),
-    qualities: Sequence[int] = (),
-    seed: int = 0,
-    device: str = "cpu",
-) -> Calibration:
-    """The temperature at which flat patches of generated images deviate as much as those of real ones.
-
-    Parameters
-    ----------
-    clean, real: images (3, H, W) in [0, 1] at one resolution; they need not show the same.
-    qualities: as in `degrade_image`.
-    temperatures: increasing candidates. Between two of them the answer is interpolated; outside, it is the nearest.
-
-    Notes
-    -----
-    No ground truth is used. A flow with affine couplings explains part of a noisy image by its noisy neighbourhood,
-    which a clean image does not have, so at temperature 1 it adds too little noise where the scene is flat. The gain
-    shift's flow is linear, and should answer about 1.
-    """
-    target = _flat_deviation(real)
-    deviations = []
-    for temperature in temperatures:
-        generated = [
-            degrade_image(model, image, qualities=qualities, temperature=temperature, seed=seed + index, device=device)
-            for index, image in enumerate(clean)
-        ]
-        deviations.append(_flat_deviation(generated))
-    chosen = float(np.interp(target, np.maximum.accumulate(deviations), temperatures))
-    return Calibration(round(chosen, 4), target, list(temperatures), deviations)
-
-
-@dataclass(frozen=True)
-class PairFolders:
-    """Generated pairs on disk: a folder of truths and one of degraded images for every draw, same names."""
-
-    truth: Path
-    draws: list[Path]
-    made: int
-    """Images written by this call; 0 when everything was there already."""
-
-    def load(self) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """All draws of each image, and the truths, in the order of their names, as `PairSampler` wants them."""
-        names = sorted(path.name for path in self.truth.glob("*.png"))
-        truths = [load_image(self.truth / name) for name in names]
-        return [[load_image(draw / name) for draw in self.draws] for name in names], truths
-
-
-def make_pairs(
-    model: DeFlow,
-    paths: list[Path],
-    run_root: str | Path,
-    *,
-    scale: int,
-    temperatures: list[float],
-    qualities: Sequence[int] = (),
-    sensor: Sensor | None = None,
-    seed: int = 0,
-    model_path: Path | None = None,
-) -> PairFolders:
-    """Write training pairs: each clean photograph, and a degraded version of it at 1/scale for each temperature.
-
-    Each is compressed at one of ``qualities``, or photographed by a ``sensor``, as in `degrade_image`. Images go to
-    ``run_root/pairs/truth`` and ``run_root/pairs/draw_0``... as PNG. What an earlier call with the same model file,
-    photographs and settings wrote is kept, so an interrupted call continues.
-    """
-    folder = Path(run_root) / "pairs"
-    settings = {"scale": scale, "temperatures": list(temperatures), "qualities": list(qualities), "seed": seed}
-    settings |= {"photographs": checksum(paths), "model": checksum([model_path]) if model_path else ""}
-    settings |= {"sensor": sensor.numbers()} if sensor else {}
-    stamp = folder / "settings.json"
-    unchanged = bool(model_path) and stamp.is_file() and read_json(stamp) == settings
-    if not unchanged:
-        for stale in folder.glob("*/*.png"):
-            stale.unlink()
-        write_json(stamp, settings)
-    result = PairFolders(folder / "truth", [folder / f"draw_{draw}" for draw in range(len(temperatures))], 0)
-    made, model, digits = 0, beside_sensor(model, sensor), max(3, len(str(len(paths) - 1)))
-    for index, path in enumerate(progress(paths, label="Pairs", total=len(paths))):
-        # The number keeps photographs of the same name from different folders apart, and all in their order.
-        name = f"{index:0{digits}d}_{path.stem}.png"
-        targets = [*(draw / name for draw in result.draws), result.truth / name]
-        if all(target.is_file() for target in targets):
-            continue
-        truth = crop_to_multiple(load_image(path), scale, name=str(path))
-        clean = quantize(imresize(truth, 1 / scale))
-        for draw, target in enumerate(targets[:-1]):
-            image_seed = seed + draw * len(paths) + index
-            options = {"qualities": qualities, "temperature": temperatures[draw], "seed": image_seed}
-            save_image(degrade_image(model, clean, sensor=sensor, **options), target)
-            made += 1
-        save_image(truth, targets[-1])
-    return PairFolders(result.truth, result.draws, made)
-
-
-def sensor_of_pairs(settings: Mapping[str, Any]) -> Sensor | None:
-    """The sensor that photographed a folder of pairs, of what `make_pairs` wrote beside it; None if the flow did."""
-    return Sensor.from_numbers(settings["sensor"]) if "sensor" in settings else None
-
-
 def restore_image(network: RRDBNet, low_resolution: Tensor, *, device: str = "cpu", tile: int = TILE) -> Tensor:
     """Restore one image (3, H, W) in [0, 1] to (3, scale * H, scale * W), clamped and rounded to 8 bits.
 
@@ -252,18 +125,18 @@ def _restored_bytes(network: RRDBNet, low_resolution: Tensor, device: str, tile:
     return restored
 
 
-def _targets(paths: list[Path], folder: str | Path) -> list[Path]:
+def _targets(paths: list[Path], folder: str | Path, kept: Sequence[Path] = ()) -> list[Path]:
     """Where the results of ``paths`` go: PNG of the same stem in ``folder``.
 
     Raises
     ------
-    UserError: a result would overwrite one of ``paths``, or two of them would have one result.
+    UserError: a result would overwrite one of ``paths`` or of ``kept``, or two of them would have one result.
     """
     targets = [Path(folder) / f"{path.stem}.png" for path in paths]
     if alike := of_one_stem(paths):
         raise UserError(f"{alike[0]} and {alike[1]} would both become {alike[0].stem}.png: rename one of them.")
     # Any of them and not only its own: out of a.jpg comes a.png, which may be an input too.
-    inputs = {os.path.realpath(path) for path in paths}
+    inputs = {os.path.realpath(path) for path in (*paths, *kept)}
     for target in targets:
         if os.path.realpath(target) in inputs:
             raise UserError(f"A result would overwrite the input {target}: choose another output folder.")
@@ -297,21 +170,22 @@ def translate_folder(
     seed: int = 0,
     device: str = "cpu",
     tile: int = TRANSLATION_TILE,
+    kept: Sequence[Path] = (),
 ) -> list[Path]:
     """Degrade every image of ``paths`` into ``folder`` as PNG of the same stem; returns the written paths.
 
     Image number i is drawn with ``seed + i``, so the result repeats and no two images share their noise. With
     ``qualities`` it is compressed at one of them, and with a ``sensor`` noise and compression are that one's, as in
-    `degrade_image`.
+    `degrade_image`. No result may overwrite an image of ``kept`` either, such as those that the qualities are of.
 
     Raises
     ------
-    UserError: a result would overwrite one of ``paths`` or another result, found before the first is written; or as
-        `translate_image`.
+    UserError: a result would overwrite an image or another result, or the seeds do not fit into 63 bits, found before
+        the first is written; or as `translate_image`.
     """
-    targets, model = _targets(paths, folder), beside_sensor(model, sensor)
-    pairs = progress(zip(paths, targets, strict=True), label="Translate", total=len(paths))
-    for index, (path, target) in enumerate(pairs):
+    check_range("a translation", least=0, largest=2**63 - 1 - len(paths), seed=seed)
+    targets, model = _targets(paths, folder, kept), beside_sensor(model, sensor)
+    for index, path in enumerate(progress(paths, label="Translate", total=len(paths))):
         options = {"device": device, "tile": tile, "overlap": TRANSLATION_OVERLAP}
         drawn_at = temperature if sensor is None else 0.0
         degraded = translated_bytes(model, load_image(path), temperature=drawn_at, seed=seed + index, **options)
@@ -320,5 +194,5 @@ def translate_folder(
             degraded = sensor.photograph(certain, seed=seed + index, temperature=temperature)
         elif qualities:
             degraded = compressed(degraded.float().div_(255), qualities, seed + index)
-        save_image(degraded, target)
+        save_image(degraded, targets[index])
     return targets

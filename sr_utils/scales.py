@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sr_utils.datasets import DataRoot
-from sr_utils.files import read_json, write_json
+from sr_utils.files import checksum, read_json, write_json
 from sr_utils.images import crop_to_multiple, imresize, load_image, save_image
 from sr_utils.progress import progress
 
@@ -33,7 +33,7 @@ def prepare_scales(
     Under `run_root/scales`, for super-resolution by s: `input_1x` and `input_8x` (the inputs and their h(x)),
     `clean_1x`, `clean_{s}x` and `clean_{8s}x` (the training photographs, the same at the inputs' scale, and
     their h(x)). Images are cropped to a multiple of the largest factor first, then resized from the original
-    by `imresize`. An output has its source's time, and is kept as long as both agree; outputs of sources that are
+    by `imresize`. An output is kept as long as its source holds what it was made of; outputs of sources that are
     gone, or of another data root or scale, are removed.
 
     Args:
@@ -54,22 +54,17 @@ def prepare_scales(
         for name, (_, factors) in domains.items()
         for factor in factors
     }
-    _forget_other_sources(folder, {"data_root": str(data.root.resolve()), "scale": scale})
+    _forget_other_sources(folder, {"data_root": str(data.root.resolve()), "scale": scale}, domains)
 
     jobs = []
     skipped = 0
     for name, (sources, factors) in domains.items():
-        for factor in factors:
-            wanted = {folders[f"{name}_{factor}x"] / f"{source.stem}.png" for source in sources}
-            for path in folders[f"{name}_{factor}x"].glob("*.png"):
-                if path not in wanted:
-                    path.unlink()
         for source in sources:
             outputs = {folders[f"{name}_{factor}x"] / f"{source.stem}.png": factor for factor in factors}
-            stale = {path: factor for path, factor in outputs.items() if not _is_of(source, path)}
-            skipped += len(outputs) - len(stale)
-            if stale:
-                jobs.append((source, stale, max(factors)))
+            missing = {path: factor for path, factor in outputs.items() if not path.exists()}
+            skipped += len(outputs) - len(missing)
+            if missing:
+                jobs.append((source, missing, max(factors)))
 
     # Threads suffice: decoding, matrix products and encoding all release Python's lock.
     threads = torch.get_num_threads()
@@ -84,28 +79,26 @@ def prepare_scales(
                 raise
     finally:
         torch.set_num_threads(threads)
-    return ScalesReport(sum(len(stale) for _, stale, _ in jobs), skipped, folders)
+    return ScalesReport(sum(len(missing) for _, missing, _ in jobs), skipped, folders)
 
 
-def _forget_other_sources(folder: Path, sources: dict) -> None:
-    """Remove the outputs in `folder` unless they came from `sources`, and note `sources` beside them."""
+def _forget_other_sources(folder: Path, about: dict, domains: dict[str, tuple[list[Path], tuple[int, ...]]]) -> None:
+    """Remove the outputs in `folder` that are not of these sources and `about`, and note both beside them."""
     note = folder / "sources.json"
-    if note.exists() and read_json(note) == sources:
-        return
+    contents = {name: {path.stem: checksum([path]) for path in sources} for name, (sources, _) in domains.items()}
+    known = read_json(note) if note.exists() else {}
+    same = known.get("about") == about
     for path in folder.glob("*_*x/*.png"):
-        path.unlink()
-    write_json(note, sources)
-
-
-def _is_of(source: Path, output: Path) -> bool:
-    # Some file systems keep every second second only. An older time is another file's, too.
-    return output.exists() and abs(output.stat().st_mtime - source.stat().st_mtime) < 2
+        domain = path.parent.name.partition("_")[0]
+        before = known["contents"].get(domain, {}).get(path.stem) if same else None
+        if before is None or before != contents.get(domain, {}).get(path.stem):
+            path.unlink()
+    # After the removal: an interrupted call must not leave old outputs beside a new note.
+    write_json(note, {"about": about, "contents": contents})
 
 
 def _write_scales(source: Path, outputs: dict[Path, int], multiple: int) -> None:
-    """Crop one image to a multiple and write it divided by each factor, with the image's time."""
-    time = source.stat().st_mtime_ns
+    """Crop one image to a multiple and write it divided by each factor."""
     image = crop_to_multiple(load_image(source), multiple, name=str(source))
     for path, factor in outputs.items():
         save_image(image if factor == 1 else imresize(image, 1 / factor), path)
-        os.utime(path, ns=(time, time))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,16 @@ class FolderJob:
 
     def names(self) -> list[str]:
         """The images, sorted by name."""
+        return self._names
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        # Once: the graph asks for every shard, and a large folder takes seconds to list.
         return [str(path) for path in images_by_stem(self.images).values()]
+
+    @functools.cached_property
+    def _truths(self) -> dict[str, Path]:
+        return images_by_stem(self.truths)
 
     def firsts(self) -> list[int]:
         """Number of the first image of every shard."""
@@ -128,7 +138,7 @@ class FolderJob:
 
     def truths_of(self, first: int) -> list[str]:
         """The ground truths of one shard, as far as they exist; `score_folder` says which do not."""
-        known = images_by_stem(self.truths)
+        known = self._truths
         return [str(known[stem]) for name in self.part(first) if (stem := Path(name).stem) in known]
 
 

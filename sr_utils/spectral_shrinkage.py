@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sr_utils.compression import BLOCK, cosine_basis
-from sr_utils.fidelity import flat_patches
+from sr_utils.fidelity import flat_patches, flat_places
 
 THRESHOLD = 2.8
 """In deviations of the noise. White noise exceeds it once in 200 times; higher loses texture."""
@@ -73,10 +73,14 @@ def noise_powers(images: list[Tensor], *, share: float = 0.05) -> Tensor:
 def shrink(image: Tensor, powers: Tensor | None = None, *, threshold: float = THRESHOLD, step: int = STEP) -> Tensor:
     """An image (3, H, W) in [0, 1] without the noise whose ``powers`` (3, 8, 8) are given, or read off itself; clamped.
 
+    An image that is black or white throughout shows no noise, and stays as it is.
+
     Raises
     ------
-    UserError: no powers are given, and `noise_powers` cannot read them.
+    UserError: no powers are given, and the image is smaller than a patch of 16 pixels.
     """
+    if powers is None and not flat_places(image).any():
+        return image.clamp(0, 1)
     powers = noise_powers([image]) if powers is None else powers
     height, width = image.shape[1:]
     # Mirrored borders put border pixels into as many blocks as the others; what is added below makes whole steps.

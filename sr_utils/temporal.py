@@ -101,6 +101,29 @@ def temporal_pairs(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return tuple(torch.stack([image[:, :height, :width] for image in images]) for images in (medians, degraded))
 
 
+def measured_and_others(
+    total: int, views: Sequence[View], *, first: int | None = None, limit: int = 24
+) -> tuple[list[int], list[int]]:
+    """Indices of frames to measure, and of others to choose by, out of ``total``; about ``limit`` of each.
+
+    Every few of the ``first`` ones are measured, and every few of the rest are the others. Where that would leave one
+    of the two without any place of three frames, whole places take turns; of a single place both are the same frames.
+    """
+
+    def has_a_median(chosen: list[int]) -> bool:
+        return any(len(set(view.indices) & set(chosen)) >= FEWEST for view in views)
+
+    of_first = range(total)[:first]
+    measured = list(of_first[:: max(1, len(of_first) // limit)])
+    others = [index for index in range(total) if index not in measured] or measured
+    others = others[:: max(1, len(others) // limit)]
+    if has_a_median(measured) and has_a_median(others):
+        return measured, others
+    each = max(FEWEST, limit // len(views))
+    measured, others = (sorted(sum((view.indices[:each] for view in views[turn::2]), [])) for turn in (0, 1))
+    return measured, others or measured
+
+
 def agreement(image_of: Callable[[int], Tensor], views: Sequence[View]) -> float:
     """PSNR in dB between restored images, shrunk to the frames' size, and the temporal median, on still pixels.
 

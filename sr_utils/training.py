@@ -189,6 +189,7 @@ def train_deflow(
     origin = [*model.state_dict().values(), *clean, *degraded, *seen]
     run = TrainingRun(config, parts, samplers, state_path, origin)
     run.resume()
+    processes.check_start(run.start, run.origin, run.device)
     half = config.batch // 2
     domain = torch.tensor([CLEAN] * half + [DEGRADED] * (config.batch - half), device=device)
     last = config.steps if stop_after is None else min(stop_after, config.steps)
@@ -284,6 +285,7 @@ def train_esrgan(
     start = (*network.state_dict().values(), *discriminator.state_dict().values())
     run = TrainingRun(config, parts, {"pairs": samples}, state_path, [*start, *samples.sources()])
     run.resume()
+    processes.check_start(run.start, run.origin, run.device)
     models = _Models(
         network, discriminator, perceptual, optimisers, processes, *map(processes.wrapped, (network, discriminator))
     )

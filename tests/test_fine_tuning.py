@@ -21,8 +21,8 @@ from sr_utils.images import save_image
 from sr_utils.processes import launched
 from sr_utils.profiles import PROFILES
 from sr_utils.repository import repository_root
-from sr_utils.sampling import make_pairs
 from sr_utils.sensor import LEVELS, Sensor
+from sr_utils.training_pairs import make_pairs
 
 SMOKE = PROFILES["smoke"]
 

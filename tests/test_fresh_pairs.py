@@ -16,8 +16,9 @@ from sr_utils.files import read_json
 from sr_utils.fresh_pairs import RedrawnPairs, draws_of
 from sr_utils.images import imresize, load_image, save_image
 from sr_utils.profiles import PROFILES
-from sr_utils.sampling import make_pairs, translate_image
+from sr_utils.sampling import translate_image
 from sr_utils.sensor import LEVELS, Sensor
+from sr_utils.training_pairs import make_pairs
 
 SIDE, PATCH = 16, 8
 SENSOR = Sensor((0, 1), "bilinear", (0.004 * LEVELS).log(), torch.tensor([1.5, 1.0, 1.2]), torch.zeros(2), [None, 85])
@@ -102,8 +103,8 @@ def test_the_first_draws_are_the_files_of_the_folder_and_later_ones_are_new(tmp_
         assert (SENSOR.photograph(certain, seed=3) - inputs[0][0]).abs().mean() < 1 / 255
 
 
-def test_a_training_on_another_device_draws_on_the_cpu_what_is_in_the_files(root, tmp_path, monkeypatch):
-    """There is no CUDA device here, so that anything computed on one would fail."""
+def test_a_training_on_another_device_begins_with_what_is_in_the_files(root, tmp_path, monkeypatch):
+    """There is no CUDA device here; `meta` computes nothing, so that a draw that was made there would not be a file."""
     data, run_root, given = open_data_root(root), tmp_path / "run", []
     profile = replace(PROFILES["smoke"], esrgan_training=replace(PROFILES["smoke"].esrgan_training, patch=8))
     torch.manual_seed(0)
@@ -112,9 +113,9 @@ def test_a_training_on_another_device_draws_on_the_cpu_what_is_in_the_files(root
     make_pairs(flow, data.train, run_root, scale=data.scale, temperatures=[1.0], model_path=weights)
     monkeypatch.setattr(fine_tuning, "train_esrgan", lambda *arguments, **options: given.extend((arguments, options)))
     course = SimpleNamespace(data=data, profile=profile, seed=0, run_root=run_root)
-    accelerator = SimpleNamespace(device=torch.device("cuda"), main_process_first=nullcontext)
+    accelerator = SimpleNamespace(device=torch.device("meta"), main_process_first=nullcontext)
     fine_tuning.fine_tune_esrgan(course, accelerator)
     (_, _, samples, _), options = given
-    assert options["device"] == "cuda" and len(samples.first) == len(data.train)
+    assert options["device"] == "meta" and len(samples.first) == len(data.train)
     for path, drawn in zip(sorted((run_root / "pairs" / "draw_0").glob("*.png")), samples.first, strict=True):
         assert torch.equal(drawn, load_image(path))

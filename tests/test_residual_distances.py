@@ -110,3 +110,10 @@ def test_patches_lie_side_by_side():
 def test_too_few_images_for_a_classifier_are_one_sentence():
     with pytest.raises(UserError, match="at least 4 images of 32x32 pixels; there are 2"):
         classifier_auc(residuals(1, count=2), residuals(2, count=2))
+
+
+def test_the_classifier_is_tested_on_scenes_that_it_has_not_seen():
+    generator = torch.Generator().manual_seed(0)
+    generated, real = 0.04 * torch.randn(2, 40, 3, 32, 32, generator=generator)
+    generated[0::2] *= 2
+    assert classifier_auc(generated, real, steps=60) < 0.8

@@ -1,31 +1,26 @@
 """Whole photographs through trained models: any size, tiles without seams, pairs that continue."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sr_utils import sampling, tiled_translation
+from sr_utils import tiled_translation
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
-from sr_utils.files import read_json
 from sr_utils.images import load_image, save_image
 from sr_utils.sampling import (
-    calibrate_temperature,
     degrade_image,
-    make_pairs,
     restore_folder,
     restore_image,
-    sensor_of_pairs,
     translate_folder,
     translate_image,
 )
-from sr_utils.sensor import LEVELS, Sensor
 from sr_utils.tiles import tiles
+from sr_utils.training_pairs import make_pairs
 
 REPOSITORY = Path(__file__).parent.parent
 CHECKPOINT = REPOSITORY / "checkpoints" / "base_deflow.safetensors"
@@ -182,35 +177,6 @@ def test_a_folder_is_restored_under_its_names(network, tmp_path):
     assert [path.name for path in written] == ["a b.png"] and written[0].is_file()
 
 
-def test_pairs_are_made_once_and_continue(flow, tmp_path):
-    paths = [tmp_path / "clean" / f"{name}.png" for name in "ab"]
-    for path in paths:
-        save_image(torch.rand(3, 35, 42), path)
-    weights = save_model(tmp_path / "flow.safetensors", flow, {})
-
-    def make():
-        return make_pairs(flow, paths, tmp_path / "run", scale=2, temperatures=[1.0, 2.0], seed=0, model_path=weights)
-
-    first = make()
-    inputs, truths = first.load()
-    assert first.made == 4 and make().made == 0
-    assert [tuple(truth.shape) for truth in truths] == [(3, 34, 42)] * 2
-    assert tuple(inputs[0][1].shape) == (3, 17, 21) and not torch.equal(inputs[0][0], inputs[0][1])
-    (first.truth / "000_a.png").unlink()
-    again = make()
-    assert again.made == 2 and torch.equal(again.load()[0][0][0], inputs[0][0])
-
-
-def test_more_than_a_thousand_photographs_keep_their_order(flow, tmp_path, monkeypatch):
-    paths = [tmp_path / "a.png"] * 1001
-    save_image(torch.rand(3, 8, 8), paths[0])
-    written = []
-    monkeypatch.setattr(sampling, "save_image", lambda image, path: written.append(path.name))
-    monkeypatch.setattr(sampling, "degrade_image", lambda model, image, **options: image)
-    make_pairs(flow, paths, tmp_path / "run", scale=2, temperatures=[1.0], seed=0)
-    assert len(set(written)) == 1001 and written == sorted(written)
-
-
 def test_a_degraded_image_is_compressed_at_one_of_the_qualities(flow, tmp_path):
     image = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
     plain = translate_image(flow, image, seed=3)
@@ -228,34 +194,28 @@ def test_a_degraded_image_is_compressed_at_one_of_the_qualities(flow, tmp_path):
     assert compressed.made == 1 and torch.equal(compressed.load()[0][0][0], jpeg(before, 20))
 
 
-def test_pairs_of_a_sensor_are_known_again_and_those_of_another_are_not(flow, tmp_path):
-    save_image(torch.rand(3, 48, 64), tmp_path / "a.png")
-    sensor = Sensor((0, 1), "bilinear", (0.004 * LEVELS).log(), torch.ones(3), torch.zeros(2), [None, 85])
-    options = {"scale": 2, "temperatures": [1.0], "model_path": save_model(tmp_path / "flow.safetensors", flow, {})}
-
-    def made(taken_by):
-        pairs = make_pairs(flow, [tmp_path / "a.png"], tmp_path / "run", sensor=taken_by, **options)
-        settings = read_json(tmp_path / "run" / "pairs" / "settings.json")
-        known = sensor_of_pairs(settings)
-        assert (known and known.numbers()) == (taken_by and taken_by.numbers())
-        return pairs.made
-
-    assert [made(each) for each in (None, sensor, sensor, replace(sensor, phase=(1, 0)), None)] == [1, 1, 0, 1, 1]
+def test_every_image_of_a_folder_is_degraded_as_it_would_be_alone(flow, tmp_path):
+    paths = [tmp_path / "in" / f"{index}.png" for index in range(6)]
+    for path in paths:
+        save_image(torch.rand(3, 16, 16), path)
+    written = translate_folder(flow, paths, tmp_path / "out", qualities=[30, 90], seed=5)
+    for index, (path, result) in enumerate(zip(paths, written, strict=True)):
+        alone = degrade_image(flow, load_image(path), qualities=[30, 90], seed=5 + index)
+        assert torch.equal(load_image(result), alone)
 
 
-def test_the_calibrated_temperature_gives_real_and_generated_images_the_same_noise():
-    torch.manual_seed(0)
-    config = DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1, shift="local", initial_shift=0.05)
-    flow = DeFlow(config).eval()
+def test_no_result_overwrites_the_images_whose_compression_was_read(flow, tmp_path):
+    clean, real = tmp_path / "clean" / "a.png", tmp_path / "real" / "a.png"
+    for path in (clean, real):
+        save_image(torch.rand(3, 16, 16), path)
+    before = real.read_bytes()
+    with pytest.raises(UserError, match="would overwrite the input"):
+        translate_folder(flow, [clean], real.parent, kept=[real])
+    assert real.read_bytes() == before
 
-    def with_noise(level, generator):
-        return [(0.5 + level * torch.randn(3, 64, 64, generator=generator)).clamp(0, 1) for _ in range(3)]
 
-    generator = torch.Generator().manual_seed(0)
-    flat = [torch.full((3, 64, 64), 0.5) for _ in range(3)]
-    hot = [translate_image(flow, image, temperature=1.6, seed=index) for index, image in enumerate(flat)]
-    found = calibrate_temperature(flow, flat, hot, seed=10)
-    assert abs(found.temperature - 1.6) < 0.1
-    assert found.deviations == sorted(found.deviations) and found.deviations[0] < found.target < found.deviations[-1]
-    assert calibrate_temperature(flow, flat, with_noise(0.0, generator)).temperature == 1.0
-    assert calibrate_temperature(flow, flat, with_noise(0.3, generator)).temperature == 2.5
+def test_seeds_that_would_not_fit_are_refused_before_the_first_result(flow, tmp_path):
+    save_image(torch.rand(3, 16, 16), tmp_path / "a.png")
+    with pytest.raises(UserError, match="seed"):
+        translate_folder(flow, [tmp_path / "a.png"], tmp_path / "out", seed=2**63 - 1)
+    assert not (tmp_path / "out").exists()

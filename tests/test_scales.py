@@ -31,16 +31,29 @@ def test_prepare_scales_makes_only_what_is_missing_or_of_another_file(root, tmp_
     assert (again.made, again.skipped) == (0, first.made)
     (again.folders["clean_2x"] / "03.png").unlink()
     later = time.time() + 60
-    os.utime(root / "task1/Input/000.png", (later, later))
+    os.utime(root / "task1/Input/000.png", (later, later))  # the time of a file says nothing
     (root / "clean/00.png").unlink()
     mended = prepare_scales(open_data_root(root), tmp_path / "run", workers=2)
-    assert mended.made == 1 + 2
+    assert mended.made == 1
     assert not (again.folders["clean_2x"] / "00.png").exists()
     # Another image under a known name may well be the older file.
     save_image(torch.zeros_like(load_image(root / "clean/03.png")), root / "clean/03.png")
     os.utime(root / "clean/03.png", (1e9, 1e9))
     assert prepare_scales(open_data_root(root), tmp_path / "run", workers=2).made == 3
     assert load_image(mended.folders["clean_2x"] / "03.png").max() == 0
+
+
+def test_prepare_scales_sees_that_two_photographs_have_changed_names(root, tmp_path):
+    clean, moment = root / "clean", time.time()
+    for path in clean.iterdir():
+        os.utime(path, (moment, moment))
+    before = prepare_scales(open_data_root(root), tmp_path / "run", workers=2).folders["clean_1x"]
+    was = load_image(before / "03.png")
+    (clean / "03.png").rename(clean / "other")
+    (clean / "04.png").rename(clean / "03.png")
+    (clean / "other").rename(clean / "04.png")
+    assert prepare_scales(open_data_root(root), tmp_path / "run", workers=2).made == 6
+    assert torch.equal(load_image(before / "04.png"), was)
 
 
 def test_prepare_scales_of_another_root_begins_anew(root, tmp_path):

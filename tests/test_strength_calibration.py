@@ -59,3 +59,16 @@ def test_what_has_no_strengths_is_refused(model):
         calibrate_strengths(DeFlow(DeFlowConfig(steps=1, shift="constant")), [torch.rand(3, 32, 32)])
     with pytest.raises(UserError, match="black or white: give images with some mid-tones"):
         calibrate_strengths(model, [torch.zeros(3, 32, 32)])
+
+
+def test_noise_that_is_louder_in_all_images_alike_changes_no_share(quiet_camera):
+    model, strengths = quiet_camera, quiet_camera.population.log_strengths
+    louder = of_one_strength(model, len(strengths) // 2)
+    for shift in louder.shifts:
+        shift.log_noise.data += 0.6
+    degraded = [
+        degrade_image(louder, torch.full((3, 64, 64), 0.3 + 0.01 * index), qualities=[90], seed=index)
+        for index in range(20)
+    ]
+    found = calibrate_strengths(model, degraded, qualities=[90], share=0.3, seed=100)
+    assert found.after.argmax() == len(strengths) // 2

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from sr_utils import training
 from sr_utils.checkpoints import load_model
 from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
@@ -323,3 +324,17 @@ def test_the_network_after_the_first_stage_is_kept(tmp_path):
     kept = load_model(path, RRDBNet).state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in alone.state_dict().items())
     assert not torch.equal(network.first.weight, kept["first.weight"])
+
+
+def test_the_two_domains_are_cut_at_different_places(monkeypatch):
+    seen, take = [], training.PatchSampler.next
+
+    def remember(sampler, batch):
+        seen.append(take(sampler, batch))
+        return seen[-1]
+
+    monkeypatch.setattr(training.PatchSampler, "next", remember)
+    model = DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1))
+    images = [torch.rand(3, 64, 64) for _ in range(3)]
+    train_deflow(model, images, images, DeFlowTraining(steps=1, patch=16, batch=4))
+    assert not torch.equal(*seen)
