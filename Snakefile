@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from sr_utils.errors import UserError
-from sr_utils.graph import code_checksum, files_below, modules_used, read_settings
+from sr_utils.graph import code_checksum, files_below, modules_used, read_settings, stamp_of
 
 try:
     settings = read_settings(config)
@@ -36,6 +36,10 @@ def modules(name, folder="notebooks"):
 
 def data(*parts):
     return files_below(Path(settings.data_root).expanduser(), *parts)
+
+
+def data_stamp(*parts):
+    return stamp_of(data(*parts))
 
 
 def checkpoints(pattern):
@@ -112,6 +116,7 @@ use rule notebook as dataset_creation with:
         scales=directory(f"{RUN}/scales"),
     params:
         code=code("02_dataset_creation"),
+        data=data_stamp("clean", "validation", "task1", "task2"),
 
 
 use rule notebook as deflow_training with:
@@ -126,6 +131,7 @@ use rule notebook as deflow_training with:
         provenance=update(f"{RUN}/deflow.json"),
     params:
         code=code("03_deflow_training"),
+        data=data_stamp("clean", "validation", "task1/Input"),
 
 
 use rule notebook as degradation_sampling with:
@@ -139,6 +145,7 @@ use rule notebook as degradation_sampling with:
         pairs=directory(f"{RUN}/pairs"),
     params:
         code=code("04_degradation_sampling"),
+        data=data_stamp("clean", "validation", "task1", "task2"),
 
 
 use rule notebook as esrgan_training with:
@@ -170,6 +177,7 @@ use rule notebook as task1_results with:
         restored=directory(f"{RUN}/restored"),
     params:
         code=code("06_task1_results"),
+        data=data_stamp("task1"),
 
 
 use rule notebook as task2_h_design with:
@@ -185,6 +193,7 @@ use rule notebook as task2_h_design with:
         restored=directory(f"{RUN}/task2/restored"),
     params:
         code=code("07_task2_h_design"),
+        data=data_stamp("clean", "validation", "task1", "task2"),
 
 
 use rule notebook as classical_baselines with:
@@ -197,6 +206,7 @@ use rule notebook as classical_baselines with:
         executed=f"{EXECUTED}/08_classical_baselines.ipynb",
     params:
         code=code("08_classical_baselines"),
+        data=data_stamp("task1"),
 
 
 use rule notebook as solutions with:
@@ -213,6 +223,7 @@ use rule notebook as solutions with:
         executed=f"{EXECUTED}/10_solutions.ipynb",
     params:
         code=code("10_solutions"),
+        data=data_stamp("clean", "validation", "task1", "task2"),
 
 
 use rule notebook as hybrid_methods with:
@@ -226,6 +237,7 @@ use rule notebook as hybrid_methods with:
         executed=f"{EXECUTED}/09_hybrid_methods.ipynb",
     params:
         code=code("09_hybrid_methods"),
+        data=data_stamp("clean", "validation", "task1"),
 
 
 # Nothing is learned there: the widgets are shown with what the run has trained.
@@ -240,3 +252,4 @@ use rule notebook as widgets with:
         executed=f"{EXECUTED}/widgets.ipynb",
     params:
         code=code("widgets", "app"),
+        data=data_stamp("clean", "validation", "task1"),

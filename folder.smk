@@ -13,6 +13,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from sr_utils.errors import UserError
+from sr_utils.graph import stamp_of
 from sr_utils.shards import gather_scores, read_job
 
 try:
@@ -48,6 +49,7 @@ rule part:
         touch(f"{PARTS}/{{first}}.done"),
     params:
         options=job.options(),
+        files=lambda wildcards, input: stamp_of(input),
     threads: 1
     shell:
         "{PYTHON:q} -m sr_utils.cli {job.task} {job.weights:q} {job.images:q} {job.output:q} "
@@ -60,6 +62,8 @@ rule scores:
         truths=lambda wildcards: job.truths_of(int(wildcards.first)),
     output:
         f"{PARTS}/{{first}}.json",
+    params:
+        files=lambda wildcards, input: stamp_of(input),
     threads: 1
     shell:
         "{PYTHON:q} -m sr_utils.cli score {job.images:q} {job.truths:q} {output:q} "

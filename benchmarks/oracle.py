@@ -24,6 +24,7 @@ from sr_utils.datasets import open_data_root
 from sr_utils.degradation_scores import TaskPairs, score_degradation, task_pairs
 from sr_utils.evaluate import write_metrics
 from sr_utils.repository import resolve
+from sr_utils.residual_distances import repeat_correlation
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,11 @@ def main(options: Oracle) -> None:
         torch.stack([simulate_camera(*shot, generator) for shot in zip(pairs.clean, settings, strict=True)])
         for _ in range(2)
     )
-    rows = [
-        {"method": "real_vs_real", **score_degradation(again, pairs, seed=options.seed)},
-        {
-            "method": "real_vs_real_same_settings",
-            **score_degradation(second, TaskPairs(pairs.clean, first), seed=options.seed),
-        },
-    ]
+    rows = []
+    shots = {"real_vs_real": (again, pairs), "real_vs_real_same_settings": (second, TaskPairs(pairs.clean, first))}
+    for name, (shot, real) in shots.items():
+        row = {"method": name, **score_degradation(shot, real, seed=options.seed)}
+        rows.append(row | {"repeat_correlation": repeat_correlation(shot - real.clean, real.residual)})
     for row in rows:
         print(", ".join(f"{name} {value:.3g}" if name != "method" else value for name, value in row.items()))
     about = {"profile": "bench", "seed": options.seed, **describe_machine()}

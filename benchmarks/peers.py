@@ -28,13 +28,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.command import run_benchmark
 from benchmarks.comparison import keep, kept
 from benchmarks.ncnn_weights import read_rrdbnet
+from sr_utils import spatial
 from sr_utils.checkpoints import load_model, load_pickled_tensors
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
@@ -78,14 +78,6 @@ class Peers:
             refuse_unknown(method, ("lanczos", "non_local_means", *NETWORKS, "esrgan_published"), what="peer")
 
 
-def _bytes(image: Tensor) -> np.ndarray:
-    return to_bytes(image).permute(1, 2, 0).contiguous().numpy()
-
-
-def _image(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
-
-
 def _published(options: Peers) -> Path:
     if options.published is None:
         raise UserError("The row esrgan_published needs weights: name their file with --published.")
@@ -120,18 +112,13 @@ def restorer(method: str, data: DataRoot, options: Peers) -> tuple[Restore, int]
 
         def enlarge(low: Tensor) -> Tensor:
             size = (scale * low.shape[2], scale * low.shape[1])
-            return _image(cv2.resize(_bytes(low), size, interpolation=cv2.INTER_LANCZOS4))
+            pixels = cv2.resize(to_bytes(low).permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_LANCZOS4)
+            return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
         return enlarge, 0
     if method == "non_local_means":
-        strength = 255 * fit_noise_model(load_images(data.inputs), multiplicative=False).additive
-
-        def denoise(low: Tensor) -> Tensor:
-            # OpenCV takes BGR; its luma and chroma are filtered apart.
-            clean = cv2.fastNlMeansDenoisingColored(_bytes(low)[..., ::-1].copy(), None, strength, strength, 7, 21)
-            return bicubic(_image(clean[..., ::-1]), scale)
-
-        return denoise, 0
+        noise = fit_noise_model(load_images(data.inputs), multiplicative=False).additive
+        return lambda low: bicubic(spatial.non_local_means(low, noise=noise), scale), 0
     if method not in (*NETWORKS, "esrgan_published"):
         raise ValueError(f"There is no peer {method!r}.")
     network = released_network(method, options)

@@ -198,6 +198,21 @@ def files_below(folder: Path, *parts: str) -> list[str]:
     return sorted(str(path) for path in visible if not set("{}") & set(str(path)))
 
 
+def stamp_of(paths: Iterable[str | os.PathLike]) -> str:
+    """SHA-256 (hexadecimal) of the names, sizes and times of files; what is no file counts by its name.
+
+    Snakemake asks only whether a file is newer than a result. One that was moved here with its own, older time is not.
+    """
+    lines = []
+    for path in sorted(map(str, paths)):
+        try:
+            found = os.stat(path)
+            lines.append(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n")
+        except OSError:
+            lines.append(f"{path}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def _snakemake(root: Path, config: Path) -> int:
     """Run Snakemake quietly in `root` and return its exit status; an interrupt waits for its clean-up."""
     command = [

@@ -17,6 +17,7 @@ from sr_utils.files import atomic_path
 __all__ = [
     "SUFFIXES",
     "crop_to_multiple",
+    "cubic",
     "finite_bytes",
     "image_size",
     "images_by_stem",
@@ -32,9 +33,6 @@ __all__ = [
 ]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-
-# Keys' cubic convolution kernel (1981) with the constant that is exact for quadratics, as in MATLAB.
-_CUBIC_A = -0.5
 
 # BT.601 luma of R, G, B in [0, 1], as MATLAB's rgb2ycbcr: 16/255 for black, 235/255 for white.
 _LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
@@ -194,7 +192,7 @@ def resize_matrix(length: int, scale: float) -> np.ndarray:
     support = 4 / shrink
     left = np.floor(centres - support / 2).astype(int)
     taps = left[:, None] + np.arange(math.ceil(support) + 2)
-    weights = _cubic((centres[:, None] - taps) * shrink)
+    weights = cubic((centres[:, None] - taps) * shrink)
     weights /= weights.sum(axis=1, keepdims=True)
 
     # Mirrored positions: 0 1 2 | 2 1 0 | 0 1 2 ...
@@ -205,9 +203,12 @@ def resize_matrix(length: int, scale: float) -> np.ndarray:
     return matrix
 
 
-def _cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel on |x| < 2 (Keys 1981, equation 15, a = -0.5)."""
-    x = np.abs(x)
-    near = (_CUBIC_A + 2) * x**3 - (_CUBIC_A + 3) * x**2 + 1
-    far = _CUBIC_A * (x**3 - 5 * x**2 + 8 * x - 4)
+def cubic(distance: np.ndarray, *, a: float = -0.5) -> np.ndarray:
+    """Keys' cubic convolution kernel at distances in pixels; 0 from 2 on (Keys 1981, equations 4 to 15).
+
+    With a = -0.5 it is exact for quadratics (his equation 15), as MATLAB has it; others have other constants.
+    """
+    x = np.abs(distance)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_utils.images import quantize
+from sr_utils.images import cubic, quantize
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,15 @@ def _triangle(distance: np.ndarray) -> np.ndarray:
     return np.maximum(1 - np.abs(distance), 0.0)
 
 
-def _cubic(a: float, distance: np.ndarray) -> np.ndarray:
-    x = np.abs(distance)
-    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
-    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
-
-
 def _windowed_sinc(radius: int, distance: np.ndarray) -> np.ndarray:
     return np.where(np.abs(distance) < radius, np.sinc(distance) * np.sinc(distance / radius), 0.0)
 
 
 NEAREST = Kernel("nearest", 1, _box)
 BILINEAR = Kernel("bilinear", 1, _triangle)
-BICUBIC_OPENCV = Kernel("bicubic_opencv", 2, functools.partial(_cubic, -0.75))
+BICUBIC_OPENCV = Kernel("bicubic_opencv", 2, functools.partial(cubic, a=-0.75))
 """Keys' kernel with a = -0.75, as OpenCV has it; it sharpens a little."""
-BICUBIC = Kernel("bicubic", 2, functools.partial(_cubic, -0.5))
+BICUBIC = Kernel("bicubic", 2, functools.partial(cubic, a=-0.5))
 """Keys' kernel with a = -0.5, exact for quadratics, as MATLAB and Pillow have it."""
 LANCZOS = Kernel("lanczos", 4, functools.partial(_windowed_sinc, 4))
 """A sinc under the middle lobe of a wider sinc; OpenCV's LANCZOS4 has the same radius of 4."""

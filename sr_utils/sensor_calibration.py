@@ -159,7 +159,7 @@ def _fit(places: _Places, phase: Phase, interpolation: str, *, rounds: int, seed
         step = 1.0 if turn < rounds // 2 else 0.5
         of_images = places.of_images(gap.sites.mean(1))
         left = gap.sites.mean(1) - of_images[places.owner]
-        left = ((left - left.mean()) @ near) / (near.sum(0) + BELIEF)
+        left = (left @ near) / (near.sum(0) + BELIEF)
         strengths = (sensor.log_strengths + STRENGTH_STEP * of_images).clamp(-BOUND, BOUND)
         mean = strengths.mean()
         louder = step * torch.stack([RED_STEP * gap.red(), torch.zeros(()), BLUE_STEP * gap.colour[1]])

@@ -13,6 +13,7 @@ from sr_utils.errors import UserError
 from sr_utils.files import read_json, write_json
 from sr_utils.images import images_by_stem, list_images
 from sr_utils.parameters import check_range, check_types, read_parameters, refuse_unknown
+from sr_utils.repository import expand_home
 
 _OPTIONS = {
     "translate": ("seed", "temperature", "like", "sensor", "tile", "device"),
@@ -157,6 +158,9 @@ def read_job(config: Mapping[str, Any]) -> FolderJob:
     given = {name: str(value) if name in texts else value for name, value in config.items()}
     check_types(given, _DECLARED, where="folder.smk")
     values = {name: parameter.default for name, parameter in _DECLARED.items()} | given
+    for name in ("images", "output", "weights", "truths", "like"):
+        # Neither a shell nor Snakemake would do it behind an equals sign.
+        values[name] = str(expand_home(values[name], name=name)) if values[name].startswith("~") else values[name]
     needed = ("task", "images", "output", "truths" if values["task"] == "score" else "weights")
     for name in needed:
         if not values[name]:

@@ -15,7 +15,7 @@ from sr_utils.datasets import open_data_root
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet, RRDBNetConfig
 from sr_utils.evaluate import bicubic
-from sr_utils.images import save_image
+from sr_utils.images import quantize, save_image, to_bytes
 
 SMALL = RRDBNetConfig(scale=4, features=6, growth=3, blocks=2)
 
@@ -103,7 +103,7 @@ def scene(options):
     for path in (options.data_root / "task1" / "GroundTruth").glob("*.png"):
         save_image(torch.zeros(3, 96, 112), path)
     low = (small + 0.05 * torch.randn(small.shape, generator=generator)).clamp(0, 1)
-    return small.repeat_interleave(2, 1).repeat_interleave(2, 2), peers._image(peers._bytes(low)), options
+    return small.repeat_interleave(2, 1).repeat_interleave(2, 2), quantize(low), options
 
 
 def test_lanczos_is_opencvs_and_no_other_kernel(scene):
@@ -131,11 +131,13 @@ def test_non_local_means_weighs_red_green_and_blue_as_the_eye_does(scene):
     restored = peers.restorer("non_local_means", data, options)[0](low)
     strength = 255 * peers.fit_noise_model(peers.load_images(data.inputs), multiplicative=False).additive
     assert 10 < strength < 15
-    blue_first = cv2.cvtColor(peers._bytes(low), cv2.COLOR_RGB2BGR)
+    blue_first = cv2.cvtColor(to_bytes(low).permute(1, 2, 0).numpy(), cv2.COLOR_RGB2BGR)
     clean = cv2.cvtColor(
         cv2.fastNlMeansDenoisingColored(blue_first, None, strength, strength, 7, 21), cv2.COLOR_BGR2RGB
     )
-    assert torch.equal(restored, bicubic(peers._image(clean), 2))
+    assert torch.equal(
+        restored, bicubic(torch.from_numpy(np.ascontiguousarray(clean)).permute(2, 0, 1).float() / 255, 2)
+    )
 
 
 def test_peers_without_weights_say_what_to_install(root, monkeypatch):
