@@ -203,7 +203,7 @@ def translate(
     images
         folder of clean images, at the size of the degraded ones.
     output
-        folder for the results, as PNG of the same names.
+        folder for the results, as 8-bit RGB PNG of the same names; transparency and further pages are dropped.
     like
         folder of real degraded images: the results are compressed as those show that they were.
     sensor
@@ -272,7 +272,7 @@ def restore(
     images
         folder of degraded images.
     output
-        folder for the results, as PNG of the same names.
+        folder for the results, as 8-bit RGB PNG of the same names; transparency and further pages are dropped.
     consistency
         how closely the result follows the input: the width in pixels over which the two agree. Unless given, the one
         of the weights, 6 as a rule, which keeps brightness and colour; 0.4 keeps all that an image with little noise

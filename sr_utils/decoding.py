@@ -40,6 +40,21 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def colour_profile(path: str | os.PathLike) -> bytes | None:
+    """The ICC profile in an image file, which says what its red, green and blue are; None if it has none of these.
+
+    Raises:
+        UserError: as `image_size`.
+    """
+    image = _open_with_pillow(path)
+    if image is None:
+        return None
+    with image:
+        profile = image.info.get("icc_profile")
+    # Grey and CMYK pictures have profiles of their own, which do not fit what they are read as.
+    return profile if profile and profile[16:20] == b"RGB " else None
+
+
 def load_image(path: str | os.PathLike, *, upright: bool = True) -> torch.Tensor:
     """Read an image file as a float32 tensor (3, H, W), RGB, in [0, 1].
 
@@ -71,6 +86,8 @@ def load_image(path: str | os.PathLike, *, upright: bool = True) -> torch.Tensor
                 raise UserError(f"The image {path} is truncated or corrupt ({error}): replace it.") from error
             if image.format == "TIFF":
                 _check_tiff(image, path)
+            if image.mode == "LAB":
+                raise UserError(f"The image {path} has CIELAB colours, which are not read: save it again as RGB.")
             if image.mode == "F":
                 # OpenCV does not turn floating-point grey into colour.
                 array = np.repeat(np.asarray(image)[..., None], 3, axis=2)

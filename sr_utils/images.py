@@ -9,13 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
-from sr_utils.decoding import image_size, load_image
+from sr_utils.decoding import colour_profile, image_size, load_image
 from sr_utils.errors import UserError
 from sr_utils.files import atomic_path
 
 __all__ = [
     "SUFFIXES",
+    "colour_profile",
     "crop_to_multiple",
     "cubic",
     "finite_bytes",
@@ -111,8 +113,11 @@ def finite_bytes(image: torch.Tensor, *, of: str) -> torch.Tensor:
     return to_bytes(image)
 
 
-def save_image(image: torch.Tensor, path: str | os.PathLike) -> None:
+def save_image(image: torch.Tensor, path: str | os.PathLike, *, profile: bytes | None = None) -> None:
     """Write a tensor (3, H, W) in [0, 1], or of bytes, as an 8-bit RGB PNG, clamped, rounded, atomically.
+
+    Args:
+        profile: an ICC profile for the file, as `colour_profile` reads it.
 
     Raises:
         ValueError: the shape is not (3, H, W), a pixel is not finite, or the name does not end in .png.
@@ -126,9 +131,12 @@ def save_image(image: torch.Tensor, path: str | os.PathLike) -> None:
     if image.is_floating_point() and not torch.isfinite(image).all():
         raise ValueError(f"The image for {path} holds NaN or infinite pixels.")
     array = to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy()
-    encoded = cv2.imencode(".png", np.ascontiguousarray(array[..., ::-1]))[1]
     with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
+        if profile:
+            # OpenCV writes none.
+            Image.fromarray(np.ascontiguousarray(array)).save(temporary, format="PNG", icc_profile=profile)
+        else:
+            temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(array[..., ::-1]))[1].tobytes())
 
 
 def to_y(image: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.degradations import jpeg
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
-from sr_utils.images import finite_bytes, load_image, of_one_stem, save_image
+from sr_utils.images import colour_profile, finite_bytes, load_image, of_one_stem, save_image
 from sr_utils.parameters import check_range
 from sr_utils.progress import progress
 from sr_utils.sensor import Sensor
@@ -155,7 +155,8 @@ def restore_folder(
     """
     targets = _targets(paths, folder)
     for path, target in progress(zip(paths, targets, strict=True), label="Restore", total=len(paths)):
-        save_image(_restored_bytes(network, load_image(path), device, tile), target)
+        restored = _restored_bytes(network, load_image(path), device, tile)
+        save_image(restored, target, profile=colour_profile(path))
     return targets
 
 
@@ -194,5 +195,5 @@ def translate_folder(
             degraded = sensor.photograph(certain, seed=seed + index, temperature=temperature)
         elif qualities:
             degraded = compressed(degraded.float().div_(255), qualities, seed + index)
-        save_image(degraded, targets[index])
+        save_image(degraded, targets[index], profile=colour_profile(path))
     return targets

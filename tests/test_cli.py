@@ -159,3 +159,16 @@ def test_a_narrow_window_follows_the_input(monkeypatch, tmp_path):
     assert gaps[1] < 0.5 * gaps[0]
     with pytest.raises(SystemExit, match="consistency"):
         call(monkeypatch, "restore", weights, tmp_path / "in", tmp_path / "out", "--consistency", "-1")
+
+
+def test_an_empty_argument_is_refused_and_not_taken_for_this_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sr_utils", "restore", "weights.safetensors", "", "out"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert "An argument is empty" in str(ended.value.code) and not list(tmp_path.iterdir())
+
+
+def test_a_deflow_of_another_scale_is_refused():
+    with pytest.raises(UserError, match="scale=4 of base_deflow must be left out"):
+        cli.base("deflow", scale=4)

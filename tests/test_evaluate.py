@@ -196,7 +196,7 @@ class Brightness(nn.Module):
         super().__init__()
         self.offset = nn.Parameter(torch.zeros(1))
 
-    def condition(self, image):
+    def condition(self, image, *, generator=None):
         return condition_of(image, self.config.condition_factor)
 
     def forward(self, image, condition, domain, *, noise):
@@ -222,6 +222,21 @@ def test_likelihood_follows_its_seed_and_leaves_the_random_numbers_alone():
     assert first == again != other
     # No model codes uniformly random 8-bit values in fewer than 8 bits.
     assert 8 < first < 20 and abs(first - other) < 0.1
+
+
+@pytest.mark.parametrize("noise,drawn", [(0.0, True), (0.02, False)])
+def test_a_map_has_its_own_chance_where_no_noise_is_added_to_h(noise, drawn, monkeypatch):
+    given = []
+    config = DeFlowConfig(
+        steps=1, hidden=4, features=4, encoder_blocks=1, domain_map="additive_noise", condition_noise=noise
+    )
+    flow = DeFlow(config).eval()
+    condition = DeFlow.condition
+    monkeypatch.setattr(
+        DeFlow, "condition", lambda self, image, *, generator=None: given.append(generator) or condition(self, image)
+    )
+    evaluate.bits_per_dimension(flow, [torch.rand(3, 16, 16)], CLEAN)
+    assert [generator is not None for generator in given] == [drawn]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 import errno
 import json
+import os
+import stat
 
 import pytest
 
@@ -105,3 +107,19 @@ def test_checksum(tmp_path):
     assert first != checksum([tmp_path / "two" / "a", tmp_path / "two" / "b"])
     with pytest.raises(UserError, match="missing"):
         checksum([tmp_path / "missing"])
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    target, link = tmp_path / "kept" / "a.json", tmp_path / "link.json"
+    write_json(target, 1)
+    link.symlink_to(target)
+    write_json(link, 2)
+    assert link.is_symlink() and read_json(target) == 2
+
+
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="is a device or a pipe"):
+        write_json(pipe, 1)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and list(tmp_path.iterdir()) == [pipe]

@@ -244,3 +244,13 @@ def test_what_snakemake_would_not_say_is_said_before_it_starts(tmp_path, monkeyp
     monkeypatch.setattr(graph, "_snakemake", lambda *arguments: pytest.fail("Snakemake was started"))
     with pytest.raises(UserError, match=said):
         graph.run_course("smoke", [f"run_root={tmp_path / run_root}"])
+
+
+def test_a_stamp_changes_with_an_older_file_of_the_same_name(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    before = graph.stamp_of([path, tmp_path / "missing"])
+    assert before == graph.stamp_of([tmp_path / "missing", path])
+    path.write_bytes(b"two")
+    os.utime(path, (1e9, 1e9))
+    assert graph.stamp_of([path, tmp_path / "missing"]) != before

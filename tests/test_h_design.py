@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import tyro
 
 from benchmarks import h_design
 from benchmarks.comparison import keep
@@ -54,3 +55,9 @@ def test_runs_of_another_budget_are_not_taken(tmp_path, option, value):
     for use in (h_design.main, h_design.collect):
         with pytest.raises(UserError, match=f"not the same: {option}"):
             use(replace(options, **{option: value}))
+
+
+def test_options_of_the_command_line_can_be_a_key():
+    """What all maps share is made once for each set of options."""
+    options = tyro.cli(h_design.Design, args=["--seeds", "0", "--maps", "bicubic_noise", "mean_filter"])
+    assert hash(options) is not None and options.maps == ("bicubic_noise", "mean_filter")

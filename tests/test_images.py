@@ -11,6 +11,7 @@ from PIL import Image
 
 from sr_utils.errors import UserError
 from sr_utils.images import (
+    colour_profile,
     crop_to_multiple,
     image_size,
     imresize,
@@ -449,4 +450,38 @@ def test_a_deep_tiff_that_would_be_read_wrongly_is_refused(tmp_path, entry):
         content += value.to_bytes(4, "little")
     (tmp_path / "a.tif").write_bytes(content + bytes(4))
     with pytest.raises(UserError, match="in more than 8 bits, which is not read: save it again as PNG"):
+        load_image(tmp_path / "a.tif")
+
+
+def profile_of(colours):
+    """The header of a profile, which is all that is read of it."""
+    return bytes(16) + colours + bytes(108)
+
+
+def test_a_colour_profile_goes_with_the_picture(tmp_path):
+    picture = Image.new("RGB", (5, 4), (10, 20, 30))
+    for name in ("a.png", "a.jpg", "a.webp", "a.tif"):
+        picture.save(tmp_path / name, icc_profile=profile_of(b"RGB "))
+        assert colour_profile(tmp_path / name) == profile_of(b"RGB ")
+    save_image(torch.rand(3, 4, 5), tmp_path / "with.png", profile=profile_of(b"RGB "))
+    assert colour_profile(tmp_path / "with.png") == profile_of(b"RGB ")
+    save_image(torch.rand(3, 4, 5), tmp_path / "without.png")
+    assert colour_profile(tmp_path / "without.png") is None
+
+
+def test_a_profile_of_grey_is_none_of_a_picture_with_colours(tmp_path):
+    Image.new("L", (5, 4)).save(tmp_path / "a.png", icc_profile=profile_of(b"GRAY"))
+    assert colour_profile(tmp_path / "a.png") is None
+
+
+def test_pixels_are_the_same_with_a_profile_and_without(tmp_path):
+    image = torch.rand(3, 9, 7)
+    save_image(image, tmp_path / "a.png", profile=profile_of(b"RGB "))
+    save_image(image, tmp_path / "b.png")
+    assert torch.equal(load_image(tmp_path / "a.png"), load_image(tmp_path / "b.png"))
+
+
+def test_cielab_is_refused_by_name(tmp_path):
+    Image.new("LAB", (5, 4)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif has CIELAB colours"):
         load_image(tmp_path / "a.tif")

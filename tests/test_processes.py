@@ -12,7 +12,7 @@ from sr_utils.checkpoints import load_state
 from sr_utils.errors import UserError
 from sr_utils.files import read_json
 from sr_utils.images import save_image
-from sr_utils.processes import ALONE, Processes
+from sr_utils.processes import ALONE, Processes, launched
 from sr_utils.training_state import state_files
 from tests.shared_training import losses
 
@@ -75,3 +75,29 @@ def test_shares_are_put_together_in_order():
     assert two.share_of_names(["a", "b", "c", "d"]) == ["b", "d"] and not two.is_first
     with pytest.raises(UserError, match="A batch of 5 images cannot be shared by 2 processes"):
         two.check_batch(5)
+
+
+def test_the_precision_of_accelerates_settings_does_not_reach_the_models(monkeypatch):
+    """It would take log-determinants out of single precision, and differ from what one process computes."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert launched().mixed_precision == "no"
+
+
+@pytest.mark.parametrize(
+    "found,refused", [([[4, 7], [4, 7]], False), ([[4, 7], [0, 7]], True), ([[4, 7], [4, 8]], True)]
+)
+def test_processes_that_would_begin_apart_are_refused(found, refused):
+    class Two:
+        num_processes, process_index = 2, 0
+
+        def gather(self, own):
+            assert own.tolist() == [[4, 7]]
+            return torch.tensor(found)
+
+    start = (4, 7, torch.device("cpu"))
+    if refused:
+        with pytest.raises(UserError, match=r"The processes start at steps \[4, [04]\]"):
+            Processes(Two()).check_start(*start)
+    else:
+        Processes(Two()).check_start(*start)
+    ALONE.check_start(*start)

@@ -65,7 +65,7 @@ def test_knowing_the_grain_is_worth_more_than_knowing_the_deviation():
 
 def test_an_image_without_mid_tones_is_refused_in_a_sentence():
     with pytest.raises(UserError, match="black or white"):
-        shrink(torch.ones(3, 32, 32))
+        noise_powers([torch.ones(3, 32, 32)])
 
 
 @pytest.mark.parametrize("step", [2, 4])
@@ -76,3 +76,9 @@ def test_multiplications_are_those_of_the_convolutions(step):
     counted = counter.get_total_flops() / 2 / 256**2
     # The border's blocks come on top, and the products of the thresholds are no convolutions.
     assert counted == pytest.approx(shrink_multiplications(step), rel=0.1)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_an_image_that_shows_no_noise_stays_as_it_is(level):
+    image = torch.full((3, 48, 40), level)
+    assert torch.equal(shrink(image), image)

@@ -5,7 +5,7 @@ import torch
 
 from sr_utils.errors import UserError
 from sr_utils.images import imresize
-from sr_utils.temporal import View, agreement, find_views, flicker, temporal_pairs
+from sr_utils.temporal import FEWEST, View, agreement, find_views, flicker, measured_and_others, temporal_pairs
 
 
 @pytest.fixture
@@ -75,3 +75,20 @@ def test_frames_without_a_common_view_are_refused():
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(UserError, match="No camera position has 3 frames"):
         find_views([torch.rand(3, 32, 32, generator=generator) for _ in range(3)])
+
+
+def view_of(indices):
+    return View(list(indices), torch.zeros(3, 8, 8), torch.ones(len(indices), 1, 8, 8, dtype=torch.bool))
+
+
+def test_frames_to_measure_and_to_choose_by_are_spread_over_all_of_one_place():
+    measured, others = measured_and_others(120, [view_of(range(120))])
+    assert measured == list(range(0, 120, 5)) and len(others) == 24 and not set(measured) & set(others)
+    assert measured_and_others(120, [view_of(range(120))], first=30)[0] == list(range(30))
+
+
+@pytest.mark.parametrize("places,each", [(16, 3), (24, 3), (25, 4), (30, 10), (1, 4)])
+def test_places_with_few_frames_are_left_whole(places, each):
+    views = [view_of(range(place * each, (place + 1) * each)) for place in range(places)]
+    for chosen in measured_and_others(places * each, views):
+        assert any(len(set(view.indices) & set(chosen)) >= FEWEST for view in views)
