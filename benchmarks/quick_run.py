@@ -69,7 +69,12 @@ def shares(quick: Mapping[str, Row], full: Mapping[str, Row]) -> dict[str, float
 
 
 def main(options: QuickRun) -> None:
-    """Compare, print and write."""
+    """Compare, print and write.
+
+    Raises
+    ------
+    UserError: one of the two runs is missing, of another profile or of other pairs.
+    """
     path, committed = resolve(options.run_root) / "metrics" / "task1.json", resolve(options.committed)
     (about, quick), (about_full, full) = table_of(path, "quick"), table_of(committed, "full")
     if not of_the_same_pairs(quick["bicubic"], full["bicubic"]):

@@ -73,7 +73,12 @@ def compared(path: Path, committed: Path, stand_in: dict[str, Any]) -> Iterator[
 
 
 def main(options: Reproduced) -> None:
-    """Compare, print and write."""
+    """Compare, print and write.
+
+    Raises
+    ------
+    UserError: nothing has been made anew.
+    """
     begun, committed = time.monotonic(), resolve(options.committed)
     found = [path for folder in options.fresh for name in TABLES if (path := resolve(folder) / name).is_file()]
     if not found:

@@ -114,7 +114,12 @@ def regression() -> dict[str, Tensor]:
 
 
 def read_regression(text: str) -> dict[str, Tensor]:
-    """``vectors``, ``weights``, ``width`` and ``offset`` of LIBSVM's text of an RBF regression."""
+    """``vectors``, ``weights``, ``width`` and ``offset`` of LIBSVM's text of an RBF regression.
+
+    Raises
+    ------
+    ValueError: the text is of another kind of machine.
+    """
     head, _, body = text.partition("SV\n")
     settings = dict(line.split(" ", 1) for line in head.strip().splitlines())
     if (settings["svm_type"], settings["kernel_type"]) != ("epsilon_svr", "rbf"):

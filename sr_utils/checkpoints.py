@@ -191,7 +191,12 @@ def _sum(tensors: dict[str, Tensor], text: str) -> int:
 
 
 def load_state(path: str | Path) -> dict:
-    """Load what `save_state` wrote; `UserError` when the file is missing or damaged."""
+    """Load what `save_state` wrote.
+
+    Raises
+    ------
+    UserError: the file is missing or damaged.
+    """
     tensors, header = _read(Path(path))
     try:
         if "sum" in header and int(header["sum"]) != _sum(tensors, header["plain"]):

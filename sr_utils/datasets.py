@@ -41,7 +41,11 @@ class DataRoot:
 
     @functools.cached_property
     def train(self) -> list[Path]:
-        """The clean photographs without those of `validation`."""
+        """The clean photographs without those of `validation`.
+
+        Raises:
+            UserError: none is left.
+        """
         held_out = set(self.validation)
         paths = [path for path in self.clean if path not in held_out]
         if not paths:
@@ -65,7 +69,11 @@ class DataRoot:
 
     @functools.cached_property
     def pairs(self) -> list[tuple[Path, Path]]:
-        """Task 1's (input, truth) paths, one to one by name; an input may carry DIV2K's ending x2 or x4."""
+        """Task 1's (input, truth) paths, one to one by name; an input may carry DIV2K's ending x2 or x4.
+
+        Raises:
+            UserError: an input has no truth, or a truth no input.
+        """
         truths = {path.stem: path for path in self.truths}
         pairs = []
         for path in self.inputs:
@@ -90,6 +98,9 @@ class DataRoot:
         """How many times larger the ground truths are than the inputs: 1, 2 or 4, the same for every pair.
 
         Read from the files' headers.
+
+        Raises:
+            UserError: the sizes of a pair do not fit, or those of two pairs differ; or as `pairs`.
         """
         scale = None
         for path, truth in self.pairs:

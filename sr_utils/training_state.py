@@ -30,6 +30,7 @@ class History:
     records: list[dict[str, float]] = field(default_factory=list)
 
     def add(self, step: int, **values: float) -> None:
+        """Record the values of one step, by name."""
         self.records.append({"step": step, **values})
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
