@@ -28,6 +28,7 @@ from sr_utils.checkpoints import load_model
 from sr_utils.degradations import gaussian_blur
 from sr_utils.denoising_autoencoder import DenoisingAutoencoder
 from sr_utils.images import imresize, quantize
+from sr_utils.parameters import check_range, refuse_unknown
 from sr_utils.repository import resolve
 
 Chance = torch.Generator | None
@@ -170,7 +171,18 @@ DOMAIN_MAPS: dict[str, Callable[..., Tensor]] = {
     "quantised_luminance": quantised_luminance,
     "min_max_pool": min_max_pool,
 }
-"""All maps by name; the first nine are the course's slides', the others this project's own."""
+"""All maps by name; the first nine are the published one and what is commonly proposed, the others this project's."""
+
+
+def check_map(name: str, strength: float, *, owner: str) -> None:
+    """Refuse the name of no map, and a strength that none can have.
+
+    Raises
+    ------
+    UserError: there is no such map, or the strength is below 0 or not finite; ``owner`` names whose parameter it is.
+    """
+    refuse_unknown(name, DOMAIN_MAPS, what="map")
+    check_range(owner, least=0.0, map_strength=strength)
 
 
 def _noisy(image: Tensor, deviation: float, generator: Chance) -> Tensor:

@@ -45,6 +45,8 @@ def calibrate_noise_from_repeats(model: DeFlow, frames: Sequence[Tensor], *, ste
     """
     check_gain_shift(model)
     views = find_views(frames)
+    if not views:
+        raise UserError("No camera position has 3 frames, so nothing was seen repeatedly: give frames of one place.")
     calibrated = reconfigured(model, coherence=1.0)
     # A strength that was all but excluded could not come back in so short a fit.
     torch.nn.init.zeros_(calibrated.population.weights)

@@ -37,12 +37,7 @@ class View:
 
 
 def find_views(frames: Sequence[Tensor]) -> list[View]:
-    """The camera positions among frames (3, H, W) in [0, 1], each with its temporal median.
-
-    Raises
-    ------
-    UserError: no position has at least three frames.
-    """
+    """The camera positions among frames (3, H, W) in [0, 1] that have three frames or more, each with its median."""
     views = []
     for chosen in _same_places(frames):
         if len(chosen) < FEWEST:
@@ -52,8 +47,6 @@ def find_views(frames: Sequence[Tensor]) -> list[View]:
         change = F.avg_pool2d((stack - median).mean(1, keepdim=True), 5, stride=1, padding=2, count_include_pad=False)
         moved = F.max_pool2d((change.abs() > MOVED).float(), 9, stride=1, padding=4) > 0
         views.append(View(chosen, median, ~moved))
-    if not views:
-        raise UserError("No camera position has 3 frames, so there is no median over time: give frames of one place.")
     return views
 
 
@@ -97,6 +90,8 @@ def temporal_pairs(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         for index, still in zip(view.indices, view.still, strict=True):
             medians.append(view.median)
             degraded.append(torch.where(still, frames[index], view.median))
+    if not medians:
+        raise UserError("No camera position has 3 frames, so there is no median over time: give frames of one place.")
     height, width = (min(image.shape[axis] for image in medians) for axis in (1, 2))
     return tuple(torch.stack([image[:, :height, :width] for image in images]) for images in (medians, degraded))
 
@@ -117,7 +112,7 @@ def measured_and_others(
     measured = list(of_first[:: max(1, len(of_first) // limit)])
     others = [index for index in range(total) if index not in measured] or measured
     others = others[:: max(1, len(others) // limit)]
-    if has_a_median(measured) and has_a_median(others):
+    if not views or (has_a_median(measured) and has_a_median(others)):
         return measured, others
     each = max(FEWEST, limit // len(views))
     measured, others = (sorted(sum((view.indices[:each] for view in views[turn::2]), [])) for turn in (0, 1))

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import DeFlow, DeFlowConfig, condition_of
-from sr_utils.domain_maps import DOMAIN_MAPS
+from sr_utils.domain_maps import DOMAIN_MAPS, check_map
 from sr_utils.errors import UserError
 from sr_utils.images import imresize, quantize
 from sr_utils.sampling import translate_image
@@ -121,3 +121,12 @@ def test_a_flow_trains_continues_and_translates_with_another_map(name, tmp_path,
 def test_a_wrong_map_is_one_sentence(change, sentence):
     with pytest.raises(UserError, match=sentence):
         replace(SMALL, **change)
+
+
+@pytest.mark.parametrize(
+    "name,strength,said", [("nope", 1.0, "'nope' is not a map"), ("mean_filter", -1.0, "map_strength")]
+)
+def test_a_map_or_a_strength_that_cannot_be_is_one_sentence(name, strength, said):
+    check_map("mean_filter", 0.0, owner="a notebook")
+    with pytest.raises(UserError, match=said):
+        check_map(name, strength, owner="a notebook")

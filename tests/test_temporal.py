@@ -71,10 +71,14 @@ def test_the_median_agrees_with_itself_and_does_not_flicker(frames):
     assert flicker(lambda index: imresize(frames[index], 2), views) > 0
 
 
-def test_frames_without_a_common_view_are_refused():
+def test_frames_without_a_common_view_have_none_and_no_pairs():
     generator = torch.Generator().manual_seed(0)
+    strangers = [torch.rand(3, 32, 32, generator=generator) for _ in range(3)]
+    assert find_views(strangers) == []
     with pytest.raises(UserError, match="No camera position has 3 frames"):
-        find_views([torch.rand(3, 32, 32, generator=generator) for _ in range(3)])
+        temporal_pairs(strangers)
+    measured, others = measured_and_others(3, [])
+    assert measured == [0, 1, 2] == others
 
 
 def view_of(indices):
