@@ -89,3 +89,10 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=path, args=options)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def flow():
+    """A flow of the smallest size, with random weights."""
+    torch.manual_seed(0)
+    return DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1)).eval()

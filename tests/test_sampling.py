@@ -28,12 +28,6 @@ PHOTOGRAPH = REPOSITORY / "data" / "clean" / "bee.png"
 
 
 @pytest.fixture
-def flow():
-    torch.manual_seed(0)
-    return DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1)).eval()
-
-
-@pytest.fixture
 def network():
     torch.manual_seed(0)
     return RRDBNet(RRDBNetConfig(features=8, growth=4, blocks=1)).eval()

@@ -1,24 +1,11 @@
 """The temperature at which generated noise is as strong as real noise."""
 
-from pathlib import Path
-
-import pytest
 import torch
 
 from sr_utils import temperature_calibration
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.sampling import translate_image
 from sr_utils.temperature_calibration import calibrate_temperature
-
-REPOSITORY = Path(__file__).parent.parent
-CHECKPOINT = REPOSITORY / "checkpoints" / "base_deflow.safetensors"
-PHOTOGRAPH = REPOSITORY / "data" / "clean" / "bee.png"
-
-
-@pytest.fixture
-def flow():
-    torch.manual_seed(0)
-    return DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1)).eval()
 
 
 def test_the_calibrated_temperature_gives_real_and_generated_images_the_same_noise():

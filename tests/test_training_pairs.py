@@ -2,22 +2,14 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from sr_utils import training_pairs
 from sr_utils.checkpoints import save_model
-from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.files import read_json
 from sr_utils.images import save_image
 from sr_utils.sensor import LEVELS, Sensor
 from sr_utils.training_pairs import make_pairs, sensor_of_pairs
-
-
-@pytest.fixture
-def flow():
-    torch.manual_seed(0)
-    return DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1)).eval()
 
 
 def test_pairs_are_made_once_and_continue(flow, tmp_path):
