@@ -3,6 +3,7 @@
 Each command imports what it needs itself, so that one with nothing to do answers at once.
 """
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -353,8 +354,9 @@ def main() -> None:
     ------
     UserError: an argument is empty, as an unset variable of a shell is; a path would mean the working folder.
     """
-    # A terminal without Unicode must not end in an error what has been done.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without Unicode must not end in an error what has been done.
+        sys.stdout.reconfigure(errors="backslashreplace")
     with told_in_one_sentence():
         if "" in sys.argv[1:]:
             raise UserError("An argument is empty: give its value, or leave it out.")

@@ -159,7 +159,7 @@ def bits_per_dimension(model: DeFlow, images: Sequence[Tensor], domain: int, *, 
     total, pixels = 0.0, 0
     # Without noise on h, its map has a chance of its own, as in training.
     chance = None if model.config.condition_noise else torch.default_generator
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         for image in images:
             image = crop_to_multiple(image, factor)[None].to(device)

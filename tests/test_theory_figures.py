@@ -73,7 +73,7 @@ def test_ellipses_lie_two_deviations_out():
     assert tuple(patch.center) == (1.0, 2.0) and (patch.width, patch.height) == (8.0, 4.0) and patch.angle % 180 == 0
     cloud = torch.randn(500, 2, generator=GENERATOR)
     figure = drawn(theory_figures.residual_clouds({"a": cloud}, gaussians["one"], title="Heading", label="added"))
-    assert [patch.get_label() for patch in figure.axes[0].patches] == ["generated", "true"]
+    assert [patch.get_label() for patch in figure.axes[0].patches] == ["true", "generated"]
 
 
 @pytest.mark.filterwarnings("error")
