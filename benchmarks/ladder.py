@@ -189,8 +189,15 @@ def main(options: Ladder) -> None:
     """Train, score, print and write."""
     *before, oracle = Ladder().sources
     order = (*before, "esrgan_deflow_sensor", oracle)
-    of_rows = {"spread_of": ("psnr", "ssim", "lpips"), "order": order}
-    compare(train_and_score, options.sources, options, profile=options.profile, about={}, **of_rows)
+    compare(
+        train_and_score,
+        options.sources,
+        options,
+        profile=options.profile,
+        about={},
+        spread_of=("psnr", "ssim", "lpips"),
+        order=order,
+    )
 
 
 if __name__ == "__main__":

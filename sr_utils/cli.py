@@ -233,10 +233,10 @@ def translate(
     if sensor and like is None:
         raise UserError("--sensor reads a camera off real degraded images: give their folder with --like.")
     model, paths = load_deflow(weights, device=device), part_of(images, first, count)
+    likes = list_images(like) if like else []
     # Mosaic and blocks lie as the sensor had them.
-    real = (load_image(path, upright=False) for path in list_images(like)) if like else ()
-    options = {"temperature": temperature, "seed": seed + first, "tile": tile, "device": device}
-    options["kept"] = list_images(like) if like else ()
+    real = (load_image(path, upright=False) for path in likes)
+    options = {"temperature": temperature, "seed": seed + first, "tile": tile, "device": device, "kept": likes}
     if sensor:
         found = sensor_of(real, name=str(like))
         written = translate_folder(model, paths, output, sensor=found, **options)
@@ -348,16 +348,12 @@ def publish(run_root: Path | None = None, *, profile: str = "full") -> None:
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's ends it with one sentence and status 1.
-
-    Raises
-    ------
-    UserError: an argument is empty, as an unset variable of a shell is; a path would mean the working folder.
-    """
+    """Run the command line; a mistake of the user's ends it with one sentence and status 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without Unicode must not end in an error what has been done.
         sys.stdout.reconfigure(errors="backslashreplace")
     with told_in_one_sentence():
+        # As an unset variable of a shell is; of a path it would mean the working folder.
         if "" in sys.argv[1:]:
             raise UserError("An argument is empty: give its value, or leave it out.")
         app.cli(description=__doc__, use_underscores=True)

@@ -97,12 +97,12 @@ def enlarge(image: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(image[None], size=tuple(size), mode="nearest")[0]
 
 
-def draw_lines(axis: Axes, curves: Mapping[str, Curve], *, marker: str = "") -> None:
-    """Curves that differ in colour and dash, with a legend if there is more than one."""
+def draw_lines(axis: Axes, curves: Mapping[str, Curve], *, marker: str = "", legend: str = "best") -> None:
+    """Curves that differ in colour and dash, with a legend at a place of matplotlib's if there is more than one."""
     for index, (label, (x, y)) in enumerate(curves.items()):
         style = LINES[index % len(LINES)]
         # A single point has no line to be seen.
         mark = marker or ("o" if len(x) == 1 else "")
         axis.plot(list(map(float, x)), list(map(float, y)), linestyle=style, marker=mark, label=label)
     if len(curves) > 1:
-        axis.legend()
+        axis.legend(loc=legend)

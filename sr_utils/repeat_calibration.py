@@ -23,7 +23,7 @@ from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.errors import UserError
 from sr_utils.images import crop_to_multiple
 from sr_utils.noise_calibration import PATCH, STEPS, PlaceLatents, check_gain_shift, fit_noise
-from sr_utils.temporal import find_views
+from sr_utils.temporal import required_views
 
 PLACES = 16
 """Places that are read in each pair of frames."""
@@ -44,9 +44,7 @@ def calibrate_noise_from_repeats(model: DeFlow, frames: Sequence[Tensor], *, ste
     UserError: the model has another shift; no position has three frames; or they have nothing still in common.
     """
     check_gain_shift(model)
-    views = find_views(frames)
-    if not views:
-        raise UserError("No camera position has 3 frames, so nothing was seen repeatedly: give frames of one place.")
+    views = required_views(frames)
     calibrated = reconfigured(model, coherence=1.0)
     # A strength that was all but excluded could not come back in so short a fit.
     torch.nn.init.zeros_(calibrated.population.weights)

@@ -168,13 +168,12 @@ def loss_curves(panels: Mapping[str, Mapping[str, Curve]], *, title: str, ylabel
     """Quantities over optimiser steps; one panel an entry of ``panels``, one line a curve in it."""
     figure, axes = new_figure(1, len(panels), title=title, height=4.2)
     for axis, (heading, curves) in zip(axes[0], panels.items(), strict=True):
-        draw_lines(axis, curves)
+        draw_lines(axis, curves, legend="upper left")
         axis.set(title=heading, xlabel="optimiser step")
         if len(curves) > 1:
-            # Above the curves, which may fill the whole panel.
+            # Room for the legend above the curves, which may fill the whole panel.
             low, high = axis.get_ylim()
             axis.set_ylim(low, high + 0.3 * (high - low))
-            axis.legend(loc="upper left")
     axes[0][0].set_ylabel(ylabel)
     return figure
 

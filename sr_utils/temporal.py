@@ -50,6 +50,19 @@ def find_views(frames: Sequence[Tensor]) -> list[View]:
     return views
 
 
+def required_views(frames: Sequence[Tensor]) -> list[View]:
+    """`find_views`, for what cannot do without one.
+
+    Raises
+    ------
+    UserError: no position has at least three frames.
+    """
+    views = find_views(frames)
+    if not views:
+        raise UserError("No camera position has 3 frames, so there is no median over time: give frames of one place.")
+    return views
+
+
 def _same_places(frames: Sequence[Tensor]) -> list[list[int]]:
     """Indices of frames of one place, place by place: linked are those whose block means correlate by `LIKE`."""
     groups: list[list[int]] = []
@@ -86,12 +99,10 @@ def temporal_pairs(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     UserError: no position has at least three frames.
     """
     medians, degraded = [], []
-    for view in find_views(frames):
+    for view in required_views(frames):
         for index, still in zip(view.indices, view.still, strict=True):
             medians.append(view.median)
             degraded.append(torch.where(still, frames[index], view.median))
-    if not medians:
-        raise UserError("No camera position has 3 frames, so there is no median over time: give frames of one place.")
     height, width = (min(image.shape[axis] for image in medians) for axis in (1, 2))
     return tuple(torch.stack([image[:, :height, :width] for image in images]) for images in (medians, degraded))
 
