@@ -14,6 +14,7 @@ from torch import Tensor
 from sr_utils import fidelity
 from sr_utils.datasets import DataRoot, PatchSampler, clean_at_input_size, load_images
 from sr_utils.deflow import DeFlow
+from sr_utils.images import stacked
 from sr_utils.residual_distances import (
     akld,
     classifier_auc,
@@ -47,8 +48,7 @@ def task_pairs(data: DataRoot, *, limit: int | None = None) -> TaskPairs:
     pairs = data.pairs[:limit]
     degraded = load_images([input_path for input_path, _ in pairs])
     clean = clean_at_input_size([truth_path for _, truth_path in pairs], data.scale)
-    height, width = (min(image.shape[axis] for image in degraded) for axis in (1, 2))
-    return TaskPairs(*(torch.stack([image[:, :height, :width] for image in images]) for images in (clean, degraded)))
+    return TaskPairs(*stacked(clean, degraded))
 
 
 def score_degradation(generated: Tensor, pairs: TaskPairs, *, steps: int = 400, seed: int = 0) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -30,6 +30,7 @@ __all__ = [
     "quantize",
     "resize_matrix",
     "save_image",
+    "stacked",
     "to_bytes",
     "to_y",
 ]
@@ -162,6 +163,13 @@ def crop_to_multiple(image: torch.Tensor, factor: int, *, name: str = "An image"
         size = f"{image.shape[-1]}x{image.shape[-2]}"
         raise UserError(f"{name} is {size}, smaller than {factor} pixels: remove it or use a larger one.")
     return image[..., :height, :width]
+
+
+def stacked(*sets: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Each set of images (3, H, W) as one batch, all of them cut to the largest rectangle, top left, that all have."""
+    every = [image for images in sets for image in images]
+    height, width = (min(image.shape[axis] for image in every) for axis in (1, 2))
+    return tuple(torch.stack([image[:, :height, :width] for image in images]) for images in sets)
 
 
 def imresize(image: torch.Tensor, scale: float) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sr_utils.errors import UserError
-from sr_utils.images import imresize, quantize
+from sr_utils.images import imresize, quantize, stacked
 
 MOVED = 0.06
 """A pixel has moved if its neighbourhood of 5x5 departs from the median by more than this on average."""
@@ -103,8 +103,7 @@ def temporal_pairs(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         for index, still in zip(view.indices, view.still, strict=True):
             medians.append(view.median)
             degraded.append(torch.where(still, frames[index], view.median))
-    height, width = (min(image.shape[axis] for image in medians) for axis in (1, 2))
-    return tuple(torch.stack([image[:, :height, :width] for image in images]) for images in (medians, degraded))
+    return stacked(medians, degraded)
 
 
 def measured_and_others(

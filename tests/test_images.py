@@ -20,6 +20,7 @@ from sr_utils.images import (
     quantize,
     resize_matrix,
     save_image,
+    stacked,
     to_y,
 )
 
@@ -485,3 +486,10 @@ def test_cielab_is_refused_by_name(tmp_path):
     Image.new("LAB", (5, 4)).save(tmp_path / "a.tif")
     with pytest.raises(UserError, match=r"a\.tif has CIELAB colours"):
         load_image(tmp_path / "a.tif")
+
+
+def test_sets_of_images_are_cut_alike_to_what_all_have():
+    first, second = [torch.rand(3, 5, 9), torch.rand(3, 6, 7)], [torch.rand(3, 8, 8)]
+    batches = stacked(first, second)
+    assert [batch.shape for batch in batches] == [(2, 3, 5, 7), (1, 3, 5, 7)]
+    assert torch.equal(batches[0][0], first[0][:, :, :7]) and torch.equal(batches[1][0], second[0][:, :5, :7])
