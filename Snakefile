@@ -8,7 +8,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from sr_utils.errors import UserError
-from sr_utils.graph import code_checksum, files_below, modules_used, read_settings, stamp_of
+from sr_utils.dependencies import code_checksum, files_below, modules_used, stamp_of
+from sr_utils.graph import read_settings
 
 try:
     settings = read_settings(config)

@@ -13,7 +13,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from sr_utils.errors import UserError
-from sr_utils.graph import stamp_of
+from sr_utils.dependencies import stamp_of
 from sr_utils.shards import gather_scores, read_job
 
 try:

@@ -22,13 +22,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.command import run_benchmark
 from sr_utils.course import describe_machine
-from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import write_metrics
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.profiles import PROFILES, Profile
 from sr_utils.repository import resolve
-from sr_utils.training import DeFlowTraining, train_deflow, train_esrgan
+from sr_utils.training import train_deflow, train_esrgan
+from sr_utils.training_config import DeFlowTraining
 
 PATCHES, BATCH = (16, 32), 2
 """What is really computed."""

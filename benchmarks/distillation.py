@@ -44,16 +44,18 @@ from benchmarks.peers import Peers, Restore
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.comparisons import pairs_provenance
 from sr_utils.course import describe_machine
-from sr_utils.datasets import DataRoot, PairSampler, load_images, open_data_root
+from sr_utils.datasets import DataRoot, load_images, open_data_root
 from sr_utils.esrgan import Discriminator, RRDBNet, RRDBNetConfig, agreeing, with_consistency
 from sr_utils.evaluate import parameter_count, score_method, write_metrics
 from sr_utils.files import checksum
 from sr_utils.images import load_image, quantize
 from sr_utils.parameters import check_range
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.provenance import known_weights
 from sr_utils.repository import resolve
 from sr_utils.sampling import restore_image
-from sr_utils.training import ESRGANTraining, train_esrgan
+from sr_utils.training import train_esrgan
+from sr_utils.training_config import ESRGANTraining
 from sr_utils.training_state import forget_states
 
 TEACHER = "real_esrgan_x4plus"

@@ -35,7 +35,7 @@ from sr_utils.comparisons import pairs_provenance
 from sr_utils.compression import estimate_qualities
 from sr_utils.condition_encoder import ConditionEncoder
 from sr_utils.course import describe_machine
-from sr_utils.datasets import PairSampler, clean_at_input_size, load_images, open_data_root
+from sr_utils.datasets import clean_at_input_size, load_images, open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import TaskPairs, score_degradation, task_pairs
 from sr_utils.domain_maps import DOMAIN_MAPS
@@ -47,10 +47,12 @@ from sr_utils.map_scores import content_kept, leakage, linear_probe_auc, matched
 from sr_utils.metrics import lpips, psnr
 from sr_utils.noise_calibration import calibrate_noise
 from sr_utils.parameters import refuse_unknown
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image, restore_image
 from sr_utils.temporal import temporal_pairs
-from sr_utils.training import DeFlowTraining, ESRGANTraining, train_deflow, train_esrgan
+from sr_utils.training import train_deflow, train_esrgan
+from sr_utils.training_config import DeFlowTraining, ESRGANTraining
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from benchmarks.speed import multiplications
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.comparisons import known_row, pairs_provenance
 from sr_utils.course import describe_machine
-from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
+from sr_utils.datasets import DataRoot, clean_at_input_size, load_images, open_data_root
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count, score, score_method, summarise, write_metrics
 from sr_utils.hybrid import (
@@ -52,6 +52,7 @@ from sr_utils.hybrid import (
 )
 from sr_utils.images import crop_to_multiple, load_image, quantize
 from sr_utils.parameters import refuse_unknown
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.profiles import PROFILES
 from sr_utils.provenance import known_weights
 from sr_utils.repository import resolve

@@ -40,7 +40,7 @@ from benchmarks.shifts import Shifts, trained_flow
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.compression import estimate_qualities
 from sr_utils.course import describe_machine
-from sr_utils.datasets import DataRoot, PairSampler, clean_at_input_size, load_images, open_data_root
+from sr_utils.datasets import DataRoot, clean_at_input_size, load_images, open_data_root
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count, score_method
 from sr_utils.images import crop_to_multiple, quantize
@@ -48,6 +48,7 @@ from sr_utils.noise_model import fit_noise_model
 from sr_utils.noise_patches import collect_noise, inject_noise
 from sr_utils.pair_generator import fit_pair_generator
 from sr_utils.parameters import refuse_unknown
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.profiles import PROFILES
 from sr_utils.repository import resolve
 from sr_utils.sampling import beside_sensor, degrade_image, restore_image

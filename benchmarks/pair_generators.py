@@ -42,7 +42,8 @@ from sr_utils.pair_generator import fit_pair_generator
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image
 from sr_utils.sensor_calibration import sensor_of
-from sr_utils.training import DeFlowTraining, train_deflow
+from sr_utils.training import train_deflow
+from sr_utils.training_config import DeFlowTraining
 
 CLASSICAL: dict[str, dict[str, bool]] = {
     "classical": {},

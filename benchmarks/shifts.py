@@ -38,7 +38,8 @@ from sr_utils.provenance import provenance_beside
 from sr_utils.repository import resolve
 from sr_utils.sampling import degrade_image
 from sr_utils.strength_calibration import calibrate_strengths
-from sr_utils.training import DeFlowTraining, train_deflow
+from sr_utils.training import train_deflow
+from sr_utils.training_config import DeFlowTraining
 from sr_utils.training_state import forget_states
 
 KINDS = {

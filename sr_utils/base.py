@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sr_utils.checkpoints import load_model, save_model
-from sr_utils.datasets import DataRoot, PatchSampler, load_images
+from sr_utils.datasets import DataRoot, load_images
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradations import GenericDegradation
 from sr_utils.errors import UserError
@@ -26,8 +26,10 @@ from sr_utils.files import checksum, read_json
 from sr_utils.fresh_pairs import RedrawnPairs
 from sr_utils.hybrid import RefinementConfig, RefinementNetwork, classical_results
 from sr_utils.images import crop_to_multiple, imresize, quantize
+from sr_utils.patch_samplers import PatchSampler
 from sr_utils.provenance import check_about
-from sr_utils.training import DeFlowTraining, ESRGANTraining, train_deflow, train_esrgan
+from sr_utils.training import train_deflow, train_esrgan
+from sr_utils.training_config import DeFlowTraining, ESRGANTraining
 from sr_utils.training_state import History, forget_states
 
 BASE_DEFLOW = DeFlowTraining(steps=3000, patch=64, batch=8, learning_rate=1e-3, degraded_grid=8, seed=0)

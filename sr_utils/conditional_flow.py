@@ -121,6 +121,17 @@ class ConditionalFlow(nn.Module):
             return self.offset
         return F.interpolate(features[0][:, -3:], size=tuple(size), mode="bilinear", align_corners=False)
 
+    def latent_shapes(self, images: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        """Shapes (N, C, H, W) of the latents of so many images of this size, finest level first."""
+        channels, shapes = 3, []
+        for level in range(1, self.config.levels + 1):
+            channels *= 4
+            if level <= len(self.splits) or level == self.config.levels:
+                finished = channels // 2 if level <= len(self.splits) else channels
+                shapes.append((images, finished, height >> level, width >> level))
+                channels -= finished
+        return shapes
+
     def encode(self, image: Tensor, condition: Tensor) -> list[Tensor]:
         """Latents of an image (N, 3, H, W) under its condition, finest level first; no noise is added."""
         return self._flow(image, self._features(condition, *image.shape[2:]))[0]

@@ -25,24 +25,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sr_utils.conditional_flow import ConditionalFlow, unmoved
-from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, official_config
+from sr_utils.conditional_flow import unmoved
+from sr_utils.deflow_config import CLEAN, DEGRADED, DeFlowConfig, condition_of, official_config, released_config
 from sr_utils.degradations import gaussian_blur
+from sr_utils.domain_normalisation import NormalisedFlow
 from sr_utils.errors import UserError
 from sr_utils.grain import Grain
-from sr_utils.latent_noise import LatentNoise, Population
+from sr_utils.latent_noise import STRENGTHS, LatentNoise, Population, drawn
 from sr_utils.published_keys import deflow_tensors
 
 __all__ = ["CLEAN", "DEGRADED", "DeFlow", "DeFlowConfig", "condition_of", "load_official", "official_config"]
 
 
-STRENGTHS = 5
-"""How many strengths of noise an image may have, in the gain shift."""
-CLIPPED_SHARE = 0.05
-"""Largest share of values that domain normalisation may take out of range."""
-
-
-class DeFlow(ConditionalFlow):
+class DeFlow(NormalisedFlow):
     """Conditional multi-scale flow shared by both domains, with a learned shift for every latent."""
 
     config_class = DeFlowConfig
@@ -51,60 +46,12 @@ class DeFlow(ConditionalFlow):
         super().__init__(config)
         self.population = Population(STRENGTHS if config.shift == "gain" else 1)
         self.grain = Grain() if config.shift == "gain" else None
-        self.register_buffer("domain_mean", torch.zeros(2, 3))
-        self.register_buffer("domain_deviation", torch.ones(2, 3))
 
     def shift_constants(self) -> list[nn.Parameter]:
         """The parameters of the shifts that hold for all images; see `training.DeFlowTraining.shift_rate_factor`."""
         names = {"mean", "factor", "turn", "log_variance", "log_gain", "log_noise"}
         constants = [value for name, value in self.shifts.named_parameters() if name.split(".")[-1] in names]
         return [value for value in (*constants, *self.population.parameters()) if value.requires_grad]
-
-    def set_domain_statistics(self, clean: list[Tensor], degraded: list[Tensor]) -> None:
-        """Measure each domain's channel mean and deviation from images (3, H, W), for the normalisation switch.
-
-        Raises
-        ------
-        UserError: a domain has no images; or the switch is on, and more than `CLIPPED_SHARE` of the values of one
-            domain, taken to the other's statistics, would lie outside [0, 1]: a file could not hold them.
-        """
-        for name, images in (("clean", clean), ("degraded", degraded)):
-            if not images:
-                raise UserError(f"There are no {name} images for the flow to learn from: give at least one.")
-        pixels = [torch.cat([image.flatten(1) for image in images], dim=1) for images in (clean, degraded)]
-        for domain in (CLEAN, DEGRADED):
-            self.domain_mean[domain] = pixels[domain].mean(1)
-            self.domain_deviation[domain] = pixels[domain].std(1)
-        if self.config.domain_normalisation:
-            scale, offset = (part.flatten(1).cpu() for part in self._normalisation())
-            there = pixels[DEGRADED] * scale + offset
-            back = (pixels[CLEAN] - offset) / scale
-            outside = max(((part < 0) | (part > 1) | part.isnan()).float().mean().item() for part in (there, back))
-            if outside > CLIPPED_SHARE:
-                raise UserError(
-                    f"domain_normalisation would push {100 * outside:.0f} % of the values out of range, so different "
-                    "are the two sets' colours: turn it off, or choose clean images that are more alike."
-                )
-
-    def _normalisation(self) -> tuple[Tensor, Tensor]:
-        """Scale and offset, (3, 1, 1) each, that take a degraded image to the clean domain's statistics."""
-        scale = self.domain_deviation[CLEAN] / self.domain_deviation[DEGRADED]
-        offset = self.domain_mean[CLEAN] - scale * self.domain_mean[DEGRADED]
-        return scale[:, None, None], offset[:, None, None]
-
-    def normalised(self, degraded: Tensor) -> Tensor:
-        """Degraded images, or their conditions, at the clean domain's statistics if the flow is to see them so."""
-        if not self.config.domain_normalisation:
-            return degraded
-        scale, offset = self._normalisation()
-        return degraded * scale + offset
-
-    def denormalised(self, degraded: Tensor) -> Tensor:
-        """The inverse of `normalised`."""
-        if not self.config.domain_normalisation:
-            return degraded
-        scale, offset = self._normalisation()
-        return (degraded - offset) / scale
 
     def condition(self, image: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """h of images (N, 3, H, W) in [0, 1], as this model's configuration has it; see `condition_of`."""
@@ -144,14 +91,9 @@ class DeFlow(ConditionalFlow):
             image = image + (uniform - middle) / self.config.quantisation
             condition = condition + self.config.condition_noise * normal
             likelihood = likelihood - dimensions * math.log(self.config.quantisation)
-        if self.config.domain_normalisation:
-            degraded = (domain == DEGRADED)[:, None, None, None]
-            image, condition = (torch.where(degraded, self.normalised(part), part) for part in (image, condition))
-            scale, _ = self._normalisation()
-            pixels = image.shape[2] * image.shape[3]
-            likelihood = likelihood + (domain == DEGRADED) * pixels * scale.log().sum()
+        image, condition, log_det_normalisation = self._normalised_where_degraded(image, condition, domain)
         latents, contexts, log_det = self._flow(image, self._features(condition, *image.shape[2:]))
-        likelihood = likelihood + log_det
+        likelihood = likelihood + log_det_normalisation + log_det
         for each in (CLEAN, DEGRADED):
             chosen = (domain == each).nonzero().flatten()
             if len(chosen):
@@ -187,26 +129,12 @@ class DeFlow(ConditionalFlow):
     ) -> list[LatentNoise]:
         """What chance decides about each latent of ``images`` of this size, finest level first.
 
-        Drawn on the CPU, so that it is the same on every device: first the strengths, then level by level from the
-        coarsest on, and after each the ``uniform`` numbers. By default those are drawn if `translate` needs them, in
-        the gain shift.
+        First the strengths are drawn, then the rest as `latent_noise.drawn` does. By default ``uniform`` numbers are
+        drawn if `translate` needs them, in the gain shift.
         """
-        channels, shapes = 3, []
-        for level in range(1, self.config.levels + 1):
-            channels *= 4
-            if level <= len(self.splits) or level == self.config.levels:
-                finished = channels // 2 if level <= len(self.splits) else channels
-                shapes.append((images, finished, height >> level, width >> level))
-                channels -= finished
-        dtype = next(self.parameters()).dtype
-        strength = self.population.draw(images, generator).to(dtype)
+        strength = self.population.draw(images, generator).to(next(self.parameters()).dtype)
         uniform = self.config.shift == "gain" if uniform is None else uniform
-        noise = []
-        for shape in reversed(shapes):
-            normal = torch.randn(shape, generator=generator, dtype=dtype)
-            chance = torch.rand(shape, generator=generator, dtype=dtype) if uniform else None
-            noise.append(LatentNoise(normal, strength, chance))
-        return noise[::-1]
+        return drawn(self.latent_shapes(images, height, width), strength, generator=generator, uniform=uniform)
 
     @torch.no_grad()
     def translate(
@@ -312,7 +240,6 @@ class DeFlow(ConditionalFlow):
         height, width = (side * self.config.condition_factor for side in condition.shape[2:])
         of_clean = self.draw_noise(len(condition), height, width, generator=generator, uniform=True)
         of_shift = self.draw_noise(len(condition), height, width, generator=generator)
-
         features = self._features(condition, height, width)
 
         def drawn_at(noise_temperature):
@@ -348,21 +275,13 @@ def load_official(state_dict: Mapping[str, Tensor], config: DeFlowConfig | Mappi
     Parameters
     ----------
     state_dict: tensors under the released names, as `checkpoints.load_pickled_tensors` reads them from a ``.pth``.
-    config: from `DeFlowConfig.published`, or a mapping with the released configuration's names: ``scale``, ``K``,
-        ``L``, ``nf``, ``gc``, ``nb``, ``stacked_blocks``, ``hidden_channels``, ``additional_flow_steps``,
-        ``affine_eps`` and ``quant``.
+    config: from `DeFlowConfig.published`, or a released configuration as `deflow_config.released_config` takes it.
 
     Raises
     ------
     UserError: the tensors are not of this architecture and size.
     """
-    if not isinstance(config, DeFlowConfig):
-        known = {"K": "steps", "L": "levels", "nf": "features", "gc": "growth", "nb": "blocks", "quant": "quantisation"}
-        known |= {"hidden_channels": "hidden", "additional_flow_steps": "mixing_steps", "affine_eps": "epsilon"}
-        names = {"scale", "stacked_blocks", *known}
-        config = DeFlowConfig.published(
-            **{known.get(name, name): value for name, value in config.items() if name in names}
-        )
+    config = config if isinstance(config, DeFlowConfig) else released_config(config)
     model = DeFlow(replace(config, form="published"))
     steps = [config.mixing_steps + config.steps] * config.levels
     tensors = deflow_tensors(state_dict, steps=steps, splits=len(model.splits))

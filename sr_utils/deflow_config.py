@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -161,6 +161,18 @@ def condition_of(
     ``domain_map`` is a name in `domain_maps.DOMAIN_MAPS`; what it leaves to chance needs a ``generator``.
     """
     return DOMAIN_MAPS[domain_map](image, generator, factor=factor, strength=strength)
+
+
+def released_config(settings: Mapping[str, Any]) -> DeFlowConfig:
+    """The configuration that a released one describes in its own names.
+
+    These are ``scale``, ``K``, ``L``, ``nf``, ``gc``, ``nb``, ``stacked_blocks``, ``hidden_channels``,
+    ``additional_flow_steps``, ``affine_eps`` and ``quant``; others do not concern the architecture.
+    """
+    known = {"K": "steps", "L": "levels", "nf": "features", "gc": "growth", "nb": "blocks", "quant": "quantisation"}
+    known |= {"hidden_channels": "hidden", "additional_flow_steps": "mixing_steps", "affine_eps": "epsilon"}
+    known |= {"scale": "scale", "stacked_blocks": "stacked_blocks"}
+    return DeFlowConfig.published(**{known[name]: value for name, value in settings.items() if name in known})
 
 
 def official_config(state_dict: Mapping[str, Tensor], *, stacked_blocks: tuple[int, ...] | None = None) -> DeFlowConfig:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from sr_utils import fidelity
-from sr_utils.datasets import DataRoot, PatchSampler, clean_at_input_size, load_images
+from sr_utils.datasets import DataRoot, clean_at_input_size, load_images
 from sr_utils.deflow import DeFlow
 from sr_utils.images import stacked
+from sr_utils.patch_samplers import PatchSampler
 from sr_utils.residual_distances import (
     akld,
     classifier_auc,

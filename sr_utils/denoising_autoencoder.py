@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_utils.datasets import PatchSampler
 from sr_utils.degradations import GenericDegradation
+from sr_utils.patch_samplers import PatchSampler
 from sr_utils.progress import progress
 
 DEPARTURE = 0.25

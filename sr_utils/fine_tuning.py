@@ -14,12 +14,13 @@ from accelerate import Accelerator
 
 from sr_utils.checkpoints import load_model
 from sr_utils.course import Course
-from sr_utils.datasets import PairSampler, clean_at_input_size, load_images
+from sr_utils.datasets import clean_at_input_size, load_images
 from sr_utils.deflow import DeFlow, reconfigured
 from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.files import read_json
 from sr_utils.fresh_pairs import RedrawnPairs, draws_of
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.repository import resolve
 from sr_utils.training import train_deflow, train_esrgan
 from sr_utils.training_pairs import make_pairs, sensor_of_pairs

@@ -142,24 +142,6 @@ class InvertibleConv1x1(nn.Module):
         return solved.unflatten(1, (z.shape[0], *z.shape[2:])).transpose(0, 1)
 
 
-def haar(channels: int) -> Tensor:
-    """The Haar transform of `squeeze`d channels, (C, C): the coarse band of each first, then three kinds of detail."""
-    block = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64) / 2
-    interleaved = torch.kron(torch.eye(channels // 4, dtype=torch.float64), block)
-    return interleaved.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
-
-
-def opponent(channels: int) -> Tensor:
-    """Colours of `squeeze`d channels to brightness and two colour differences, orthogonal, (C, C)."""
-    colours = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
-    return torch.kron(colours / colours.norm(dim=1, keepdim=True), torch.eye(channels // 3, dtype=torch.float64))
-
-
-def swap(channels: int) -> Tensor:
-    """The exchange of both halves of the channels, (C, C)."""
-    return torch.eye(channels, dtype=torch.float64).roll(channels // 2, dims=0)
-
-
 class AffineInjector(nn.Module):
     """Scale and shift every channel by functions of the condition alone (SRFlow, eq. 6)."""
 
@@ -218,33 +200,6 @@ class AffineCoupling(nn.Module):
         return torch.cat([kept, changed * (-log_scale).exp() - shift], dim=1)
 
 
-class LinearCoupling(nn.Module):
-    """Shift one half of the channels by a filter of the other half, and by a function of the condition.
-
-    Given the condition, the whole flow is then one affine map of the image, so noise that is added to an image adds to
-    its latents, whatever the image shows: z(x + n) = z(x) + A n. A coupling that reacts to what it sees would shrink
-    or enlarge the noise. Volume-preserving, log_det 0 (Dinh, Krueger and Bengio, "NICE", 2014, eq. 4).
-    """
-
-    def __init__(self, channels: int, features: int, hidden: int):
-        super().__init__()
-        kept, changed = channels // 2, channels - channels // 2
-        self.filter = nn.Conv2d(kept, changed, 3, padding=1, bias=False)
-        nn.init.zeros_(self.filter.weight)
-        first, last = nn.Conv2d(features, hidden, 3, padding=1), zero_conv(hidden, changed, 1)
-        self.network = ConditionNetwork(first, nn.SiLU(inplace=True), last)
-
-    def _moved(self, z: Tensor, features: Tensor, sign: int) -> Tensor:
-        kept, changed = z[:, : z.shape[1] // 2], z[:, z.shape[1] // 2 :]
-        return torch.cat([kept, changed + sign * (self.filter(kept) + self.network(features))], dim=1)
-
-    def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self._moved(z, features, 1), z.new_zeros(len(z))
-
-    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
-        return self._moved(z, features, -1)
-
-
 class FlowStep(nn.Module):
     """Actnorm, 1x1 convolution, affine injector, affine coupling: one step of conditional Glow."""
 
@@ -269,52 +224,16 @@ class FlowStep(nn.Module):
         return self.actnorm.inverse(z)
 
 
-class LiftingStep(nn.Module):
-    """Actnorm, 1x1 convolution, linear coupling: one step of a learned wavelet transform.
-
-    The first step of a level starts as the Haar transform, at the first level behind that of colours to brightness and
-    colour differences; the others start as an exchange of the halves, so that each half is predicted from the other in
-    turn (Sweldens, "The lifting scheme", 1998).
-    """
-
-    def __init__(self, channels: int, features: int, hidden: int, *, first: bool):
-        super().__init__()
-        start = haar(channels) if first else swap(channels)
-        if first and channels == 12:
-            start = start @ opponent(channels)
-        self.actnorm = ActNorm(channels)
-        self.mixing = InvertibleConv1x1(channels, start)
-        self.coupling = LinearCoupling(channels, features, hidden)
-
-    def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_det_actnorm = self.actnorm(z)
-        z, log_det_mixing = self.mixing(z)
-        z, log_det_coupling = self.coupling(z, features)
-        return z, log_det_actnorm + log_det_mixing + log_det_coupling
-
-    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
-        return self.actnorm.inverse(self.mixing.inverse(self.coupling.inverse(z, features)))
-
-
-def coupling(
-    channels: int, features: int, hidden: int, bound: float, *, linear: bool
-) -> AffineCoupling | LinearCoupling:
-    """A coupling of either kind; ``bound`` is of no use to a linear one."""
-    if linear:
-        return LinearCoupling(channels, features, hidden)
-    return AffineCoupling(channels, features, hidden, bound)
-
-
 class Split(nn.Module):
     """Factor out half of the channels, standardised by what the other half and the condition predict.
 
-    ``forward`` returns the half that goes on, the finished latent and log_det; the finished half is less a
-    predicted mean and, unless ``linear``, over a predicted scale, so that a unit Gaussian is a fair model of it.
+    ``forward`` returns the half that goes on, the finished latent and log_det; the finished half is less a mean and,
+    if ``coupling`` is affine, over a scale, both predicted, so that a unit Gaussian is a fair model of it.
     """
 
-    def __init__(self, channels: int, features: int, hidden: int, bound: float, *, linear: bool = False):
+    def __init__(self, coupling: nn.Module):
         super().__init__()
-        self.coupling = coupling(channels, features, hidden, bound, linear=linear)
+        self.coupling = coupling
 
     def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z, log_det = self.coupling(z, features)

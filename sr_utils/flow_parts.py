@@ -6,9 +6,10 @@ from torch import nn
 
 from sr_utils.condition_encoder import ConditionEncoder
 from sr_utils.deflow_config import DeFlowConfig
-from sr_utils.flow_layers import FlowStep, LiftingStep, Split
+from sr_utils.flow_layers import AffineCoupling, FlowStep, Split
 from sr_utils.gain_shift import GainShift
 from sr_utils.latent_shift import ConstantShift, LocalShift
+from sr_utils.lifting import LiftingStep, LinearCoupling
 from sr_utils.published_encoder import PublishedEncoder
 from sr_utils.published_layers import PublishedFlowStep, PublishedSplit
 
@@ -48,8 +49,8 @@ def split(config: DeFlowConfig, channels: int) -> nn.Module:
     """What ends a level: half of its channels are finished."""
     if config.form == "published":
         return PublishedSplit(channels)
-    sizes = (channels, feature_channels(config), config.hidden, config.bound)
-    return Split(*sizes, linear=config.shift == "gain")
+    sizes = (channels, feature_channels(config), config.hidden)
+    return Split(LinearCoupling(*sizes) if config.shift == "gain" else AffineCoupling(*sizes, config.bound))
 
 
 def latent_shift(

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow
 from sr_utils.images import imresize, quantize
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.sampling import beside_sensor, degrade_image
 from sr_utils.training_pairs import sensor_of_pairs
 

@@ -29,7 +29,7 @@ does survive, the grain can say (`detail_calibration`), and after that little is
 All this holds if noise that is added to an image adds to its latents, whatever the image shows. A flow that reacts to
 what it sees, as affine couplings do, shrinks its latents where the image is noisy; the noise is then explained by the
 flow and missing from the shift. So the flow of this shift is linear in the image, given h: h, enlarged, is subtracted,
-and what is left goes through a learned wavelet transform (`flow_layers.LiftingStep`).
+and what is left goes through a learned wavelet transform (`lifting.LiftingStep`).
 
 Without pairs a set of flatter scenes looks just like a gain below 1. The contrast c of the degraded set's scenes, one
 number for all latents, takes that up. What tells it from the gains is one assumption: some details survive whole, so

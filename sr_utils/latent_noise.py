@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+STRENGTHS = 5
+"""How many strengths of noise an image may have, in the gain shift."""
 STRENGTH_RANGE = 1.2
 """Log-strengths lie at most this far from 0: noise variances from 0.3 to 3.3 times the average image's."""
 
@@ -34,6 +36,22 @@ class LatentNoise:
         uniform = None if parts[0].uniform is None else torch.cat([part.uniform for part in parts])
         strengths = torch.cat([part.log_strength for part in parts])
         return LatentNoise(torch.cat([part.normal for part in parts]), strengths, uniform)
+
+
+def drawn(
+    shapes: Sequence[tuple[int, ...]], log_strength: Tensor, *, generator: torch.Generator | None, uniform: bool
+) -> list[LatentNoise]:
+    """The noise of latents of these shapes (N, C, H, W), finest level first, of images as noisy as ``log_strength``.
+
+    Drawn on the CPU, so that it is the same on every device, in the precision of ``log_strength`` (N,): level by level
+    from the coarsest on, and after each the ``uniform`` numbers, if they are to be drawn.
+    """
+    noise = []
+    for shape in reversed(shapes):
+        normal = torch.randn(shape, generator=generator, dtype=log_strength.dtype)
+        chance = torch.rand(shape, generator=generator, dtype=log_strength.dtype) if uniform else None
+        noise.append(LatentNoise(normal, log_strength, chance))
+    return noise[::-1]
 
 
 class Population(nn.Module):

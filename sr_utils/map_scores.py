@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_utils.datasets import PatchSampler
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
 from sr_utils.metrics import lpips, psnr
+from sr_utils.patch_samplers import PatchSampler
 from sr_utils.residual_distances import area_under_curve, grid_patches
 
 PATCH = 16

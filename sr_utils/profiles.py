@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from sr_utils.deflow import DeFlowConfig
 from sr_utils.esrgan import DiscriminatorConfig, RRDBNetConfig
-from sr_utils.training import DeFlowTraining, ESRGANTraining
+from sr_utils.training_config import DeFlowTraining, ESRGANTraining
 
 
 @dataclass(frozen=True)

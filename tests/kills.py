@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 
 from sr_utils.checkpoints import save_model
-from sr_utils.datasets import PairSampler, open_data_root
+from sr_utils.datasets import open_data_root
 from sr_utils.deflow import DeFlow
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
 from sr_utils.images import list_images, save_image
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.sampling import translate_folder
 from sr_utils.scales import prepare_scales
-from sr_utils.training import DeFlowTraining, ESRGANTraining, train_deflow, train_esrgan
+from sr_utils.training import train_deflow, train_esrgan
+from sr_utils.training_config import DeFlowTraining, ESRGANTraining
 from sr_utils.training_pairs import make_pairs
 from sr_utils.weights import load_deflow
 from tests.shared_training import FLOW, images

@@ -8,12 +8,13 @@ import sys
 import torch
 
 from sr_utils.checkpoints import load_state
-from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
 from sr_utils.files import write_json
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.processes import Processes, launched
-from sr_utils.training import DeFlowTraining, ESRGANTraining, train_deflow, train_esrgan
+from sr_utils.training import train_deflow, train_esrgan
+from sr_utils.training_config import DeFlowTraining, ESRGANTraining
 
 FLOW = DeFlowConfig(steps=1, hidden=8, features=8, encoder_blocks=1)
 DEFLOW = DeFlowTraining(steps=20, patch=16, batch=4)

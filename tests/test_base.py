@@ -24,7 +24,7 @@ from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.files import read_json
 from sr_utils.hybrid import RefinementConfig
 from sr_utils.images import save_image
-from sr_utils.training import DeFlowTraining, ESRGANTraining
+from sr_utils.training_config import DeFlowTraining, ESRGANTraining
 
 STAGES = (
     (ESRGANTraining(pixel_steps=2, gan_steps=1, patch=16, batch=2), GenericDegradation()),

@@ -11,7 +11,7 @@ from benchmarks.cost import AVERAGED, IDLE, TRAINED, StepCost, counted, deflow_s
 from sr_utils.deflow import DeFlowConfig
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.profiles import PROFILES
-from sr_utils.training import DeFlowTraining
+from sr_utils.training_config import DeFlowTraining
 
 FLOW = DeFlowConfig(levels=2, steps=1, hidden=8, features=8, encoder_blocks=1)
 

@@ -10,7 +10,8 @@ from sr_utils.domain_maps import DOMAIN_MAPS, check_map
 from sr_utils.errors import UserError
 from sr_utils.images import imresize, quantize
 from sr_utils.sampling import translate_image
-from sr_utils.training import DeFlowTraining, train_deflow
+from sr_utils.training import train_deflow
+from sr_utils.training_config import DeFlowTraining
 
 SMALL = DeFlowConfig(levels=2, steps=1, hidden=8, features=8, encoder_blocks=1, condition_factor=4)
 NOISY = {"bicubic_noise", "additive_noise", "multiplicative_noise", "max_pool_noise"}

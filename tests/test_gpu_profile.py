@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.esrgan import Discriminator, RRDBNet
 from sr_utils.evaluate import parameter_count
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.profiles import PROFILES
 from sr_utils.training import train_deflow, train_esrgan
 

@@ -33,7 +33,7 @@ from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, RRDBNet, RRDBNetConfig
 from sr_utils.images import save_image
 from sr_utils.parameters import check_types, parse_values, read_parameters
-from sr_utils.training import DeFlowTraining, ESRGANTraining
+from sr_utils.training_config import DeFlowTraining, ESRGANTraining
 from sr_utils.weights import load_deflow, load_esrgan
 
 ROOT = Path(__file__).resolve().parent.parent

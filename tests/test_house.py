@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -75,6 +76,30 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add(node.module)
     return {name.partition(".")[0] for name in names}
+
+
+def own_imports(path: Path, names: set[str]) -> set[str]:
+    """The package's modules that are imported along with one of it; not what a function imports when it is called."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "sr_utils":
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("sr_utils."):
+            found.add(node.module.split(".")[1])
+    return found & names
+
+
+def test_imports_of_the_package_run_one_way():
+    modules = {path.stem: path for path in (ROOT / "sr_utils").glob("*.py")}
+    # Raises CycleError, which names the modules, if there is no such order.
+    graph = {name: own_imports(path, set(modules)) for name, path in modules.items()}
+    order = list(TopologicalSorter(graph).static_order())
+    assert order.index("images") < order.index("deflow") < order.index("training")
+
+
+def test_no_module_is_longer_than_a_sitting():
+    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "sr_utils").glob("*.py")}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
 
 
 def test_no_registry_host_and_no_path_of_a_machine_in_tracked_files():

@@ -12,15 +12,16 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sr_utils import training
 from sr_utils.checkpoints import load_model
-from sr_utils.datasets import PairSampler
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.descent import Suspects, TrainingError, descend, learning_rate_at
 from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
 from sr_utils.esrgan import Discriminator, DiscriminatorConfig, PerceptualLoss, RRDBNet, RRDBNetConfig
 from sr_utils.features import imagenet_features
+from sr_utils.patch_samplers import PairSampler
 from sr_utils.profiles import PROFILES
-from sr_utils.training import DeFlowTraining, ESRGANTraining, bfloat16_is_native, train_deflow, train_esrgan
+from sr_utils.training import train_deflow, train_esrgan
+from sr_utils.training_config import DeFlowTraining, ESRGANTraining, bfloat16_is_native
 
 FLOW = DeFlowConfig(steps=2, hidden=8, features=8, encoder_blocks=1)
 DEFLOW = DeFlowTraining(steps=6, patch=16, batch=4)

@@ -6,7 +6,7 @@ from test_training import run_deflow
 
 from sr_utils.checkpoints import load_state, save_state
 from sr_utils.errors import UserError
-from sr_utils.training import DeFlowTraining
+from sr_utils.training_config import DeFlowTraining
 from sr_utils.training_state import TrainingRun, forget_states, state_files, write_state
 
 
