@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -96,3 +97,10 @@ def flow():
     """A flow of the smallest size, with random weights."""
     torch.manual_seed(0)
     return DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1)).eval()
+
+
+@pytest.fixture
+def picture():
+    """8-bit RGB (20, 32, 3), smooth, a different colour in each corner."""
+    rows, columns = np.mgrid[0:20, 0:32]
+    return np.stack((rows * 12, columns * 8, 255 - rows * 6 - columns * 3), -1).astype(np.uint8)

@@ -2,10 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
-from shared_notebooks import write_notebook
 
 from sr_utils import dependencies
 from sr_utils.errors import UserError
+from tests.shared_notebooks import write_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,7 +22,8 @@ def test_modules_are_followed_through_the_package(tmp_path):
     }
     for name, source in sources.items():
         (package / f"{name}.py").write_text(source)
-    notebook = write_notebook(tmp_path / "n.ipynb", "%matplotlib inline\nimport sr_utils.late", "from sr_utils.data import y")
+    cells = ["%matplotlib inline\nimport sr_utils.late", "from sr_utils.data import y"]
+    notebook = write_notebook(tmp_path / "n.ipynb", *cells)
     names = [Path(path).stem for path in dependencies.modules_used(notebook, package)]
     assert names == ["__init__", "data", "images", "late"]
     assert dependencies.modules_used(tmp_path / "none.ipynb", package) == []

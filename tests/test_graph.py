@@ -4,12 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
-from shared_notebooks import write_notebook
 
 from sr_utils import graph
 from sr_utils.errors import UserError
 from sr_utils.profiles import PROFILES
+from tests.shared_notebooks import write_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 
