@@ -4,16 +4,16 @@
 #
 # or here, with `--cores 2` in place of `--profile cluster/slurm`. Tasks are translate, restore, and score with truths=
 # in place of weights=. What the commands of these names offer, seed, temperature, like, sensor=True, consistency, tile
-# and device, can be added. The same line goes on where an earlier one was interrupted, and redoes what has changed or
-# is missing. Another executor (Kubernetes, say) is one flag: install its plugin and name it with --executor.
+# and device, can be added; of several devices, device=cuda:0,cuda:1, shards take one each in turn. The same line goes on
+# where an earlier one was interrupted, and redoes what has changed or is missing. Another executor (Kubernetes, say) is one flag: install its plugin and name it with --executor.
 
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from sr_utils.errors import UserError
 from sr_utils.dependencies import stamp_of
+from sr_utils.errors import UserError
 from sr_utils.shards import gather_scores, read_job
 
 try:
@@ -48,7 +48,7 @@ rule part:
     output:
         touch(f"{PARTS}/{{first}}.done"),
     params:
-        options=job.options(),
+        options=lambda wildcards: job.options(int(wildcards.first)),
         files=lambda wildcards, input: stamp_of(input),
     threads: 1
     shell:

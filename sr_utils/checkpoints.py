@@ -63,9 +63,10 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str])
 def save_model(path: str | Path, model: nn.Module, provenance: dict) -> Path:
     """Save a model's weights with its configuration to ``path`` (.safetensors) and ``provenance`` beside it."""
     path = Path(path)
-    header = {"architecture": type(model).__name__, "config": json.dumps(asdict(model.config))}
-    save_tensors(path, model.state_dict(), header)
-    write_json(path.with_suffix(".json"), {**header, "config": asdict(model.config), **provenance})
+    tensors, config = model.state_dict(), asdict(model.config)
+    header = {"architecture": type(model).__name__, "config": json.dumps(config)}
+    save_tensors(path, tensors, header | {"sum": str(_sum(tensors, header["config"]))})
+    write_json(path.with_suffix(".json"), {**header, "config": config, **provenance})
     return path
 
 
@@ -93,7 +94,8 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
 
     Raises
     ------
-    UserError: the file is missing, damaged, of another architecture, or of sizes this version does not know.
+    UserError: the file is missing, damaged, of another architecture, or of sizes this version does not know. Of files
+        without a sum, as older versions wrote them, damage inside a tensor is not noticed.
     """
     path = Path(path)
     tensors, header = _read(path)
@@ -101,6 +103,8 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
     if found != model_class.__name__:
         raise UserError(f"The checkpoint {path} holds {found}, not {model_class.__name__}; give the matching file.")
     try:
+        if "sum" in header and int(header["sum"]) != _sum(tensors, header["config"]):
+            raise ValueError("the sum of its bytes does not match")
         with _no_larger_than(tensors):
             model = model_class(model_class.config_class(**json.loads(header["config"])))
         model.load_state_dict(tensors)
@@ -183,10 +187,10 @@ def save_state(path: str | Path, state: dict) -> None:
 
 
 def _sum(tensors: dict[str, Tensor], text: str) -> int:
-    """A number that changes with any bit of a state; safetensors itself keeps none."""
+    """A number that changes with any bit of a file's content; safetensors itself keeps none."""
     found = zlib.crc32(text.encode())
     for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy(), found)
+        found = zlib.crc32(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), found)
     return found
 
 

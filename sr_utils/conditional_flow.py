@@ -34,6 +34,15 @@ def unmoved(level: int, latent: Tensor, context: Tensor | None) -> Tensor:
     return latent
 
 
+def keep_single_precision() -> None:
+    """Let CUDA's convolutions compute with all bits of float32, in this process.
+
+    PyTorch lets them round to TF32's ten bits of mantissa, and a flow is inverted by running the same convolutions
+    again on other numbers: what an encoding rounds, the decoding does not undo.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+
+
 class ConditionalFlow(nn.Module):
     """An invertible map from images (N, 3, H, W) to latents, finest level first, given the condition's features."""
 

@@ -12,6 +12,7 @@ import IPython
 import numpy
 import torch
 
+from sr_utils.conditional_flow import keep_single_precision
 from sr_utils.datasets import DataRoot, open_data_root
 from sr_utils.errors import UserError
 from sr_utils.parameters import Parameter, check_types, read_parameters, refuse_unknown
@@ -90,6 +91,7 @@ def begin(notebook: str, *, profile: str, seed: int, data_root: str, run_root: s
         raise UserError(f"The profile {profile} needs a CUDA device and none is visible: use profile=full instead.")
     data, folder = open_data_root(resolve(data_root, name="data_root")), run_folder(run_root)
 
+    keep_single_precision()
     random.seed(seed)
     numpy.random.seed(seed)
     torch.manual_seed(seed)

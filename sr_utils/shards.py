@@ -91,6 +91,7 @@ class FolderJob:
     consistency: float | None
     tile: int | None
     device: str
+    """Where to compute; of several, with commas between them, shards take one each in turn."""
 
     def names(self) -> list[str]:
         """The images, sorted by name."""
@@ -117,9 +118,12 @@ class FolderJob:
         """The images that show the compression, and the sensor, that the results are to have; none unless asked for."""
         return [str(path) for path in list_images(self.like)] if self.like else []
 
-    def options(self) -> list[str]:
-        """The options of the task's command, as far as they have a value."""
+    def options(self, first: int) -> list[str]:
+        """The options of the task's command for the shard that begins with this image, as far as they have a value."""
         values = {name: getattr(self, name) for name in _OPTIONS[self.task]}
+        if "device" in values:
+            devices = self.device.split(",")
+            values["device"] = devices[first // self.shard % len(devices)]
         # A number that is 0 is one all the same.
         given = {name: value for name, value in values.items() if value not in (None, "") and value is not False}
         return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
@@ -173,6 +177,8 @@ def read_job(config: Mapping[str, Any]) -> FolderJob:
             raise UserError(f"{name} of folder.smk is for {tasks}, not for {values['task']}: leave it out.")
     if values["sensor"] and not values["like"]:
         raise UserError("sensor of folder.smk reads a camera off real degraded images: give their folder with like=...")
+    if values["device"] and not all(values["device"].split(",")):
+        raise UserError(f"device={values['device']} of folder.smk has a comma too many: write it as in cuda:0,cuda:1.")
     check_range("folder.smk", least=1, shard=values["shard"])
     job = FolderJob(**values)
     _refuse_braces([*(values[name] for name in needed), *job.names(), *job.likes()])

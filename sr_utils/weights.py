@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sr_utils.checkpoints import load_model, load_pickled_tensors
+from sr_utils.conditional_flow import keep_single_precision
 from sr_utils.deflow import DeFlow, official_config
 from sr_utils.deflow import load_official as load_official_deflow
 from sr_utils.errors import UserError
@@ -37,6 +38,8 @@ def _check_device(name: str) -> None:
 def load_deflow(path: str | Path, *, device: str = "cpu") -> DeFlow:
     """A DeFlow from this package's checkpoint or a released one such as ``DeFlow-AIM-RWSR-100k.pth``.
 
+    On a GPU it computes in single precision; see `conditional_flow.keep_single_precision`.
+
     Parameters
     ----------
     device: where it goes: ``cpu``, ``cuda``, or ``cuda:1`` for the second GPU.
@@ -46,6 +49,7 @@ def load_deflow(path: str | Path, *, device: str = "cpu") -> DeFlow:
     UserError: the file is missing, damaged or of another architecture, or there is no such device.
     """
     _check_device(device)
+    keep_single_precision()
     path = Path(path)
     if _is_own(path):
         return load_model(path, DeFlow).to(device)

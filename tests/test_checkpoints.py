@@ -38,7 +38,7 @@ def test_equal_weights_give_equal_files(tmp_path):
     assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
     content = (tmp_path / "a.safetensors").read_bytes()
     entries = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert list(entries) == sorted(entries) and list(entries["__metadata__"]) == ["architecture", "config"]
+    assert list(entries) == sorted(entries) and list(entries["__metadata__"]) == ["architecture", "config", "sum"]
 
 
 def refused(path, model_class, *words):
@@ -59,6 +59,14 @@ def test_a_truncated_file_is_named(tmp_path, keep):
     path = save_model(tmp_path / "model.safetensors", MODELS[1], {})
     path.write_bytes(path.read_bytes()[:keep])
     refused(path, RRDBNet, "damaged")
+
+
+def test_one_changed_bit_of_a_weight_is_noticed(tmp_path):
+    path = save_model(tmp_path / "model.safetensors", MODELS[1], {})
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    refused(path, RRDBNet, "the sum of its bytes does not match")
 
 
 def test_another_architecture_is_named(tmp_path):

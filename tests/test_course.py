@@ -53,6 +53,12 @@ def test_begin_seeds_every_generator(options):
     assert draw() == draw()
 
 
+def test_begin_keeps_single_precision_on_a_gpu(options, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    course.begin("n", **options)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_relative_folders_are_meant_from_the_repository(options, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     begun = course.begin("n", **options | {"run_root": "runs/x", "data_root": "."})

@@ -155,15 +155,19 @@ def test_a_shard_knows_the_truths_it_is_scored_against(images, tmp_path):
 def test_the_settings_of_a_command_are_handed_on(images):
     given = {"images": str(images), "output": "out", "weights": "w"}
     translate, restore = given | {"task": "translate"}, given | {"task": "restore"}
-    assert read_job(translate).options() == ["--seed=0", "--temperature=1.0"]
+    assert read_job(translate).options(0) == ["--seed=0", "--temperature=1.0"]
     assert read_job(translate).likes() == []
     job = read_job(translate | {"seed": 3, "like": str(images), "tile": 512, "device": "cuda"})
-    assert job.options() == ["--seed=3", "--temperature=1.0", f"--like={images}", "--tile=512", "--device=cuda"]
+    assert job.options(0) == ["--seed=3", "--temperature=1.0", f"--like={images}", "--tile=512", "--device=cuda"]
     assert job.likes() == job.names()
     job = read_job(translate | {"temperature": 0.0, "like": str(images), "sensor": True})
-    assert job.options() == ["--seed=0", "--temperature=0.0", f"--like={images}", "--sensor"]
-    assert read_job(restore).options() == []
-    assert read_job(restore | {"consistency": 0, "tile": 64}).options() == ["--consistency=0", "--tile=64"]
+    assert job.options(0) == ["--seed=0", "--temperature=0.0", f"--like={images}", "--sensor"]
+    assert read_job(restore).options(0) == []
+    several = read_job(restore | {"device": "cuda:0,cuda:1", "shard": 5})
+    assert [several.options(first) for first in (0, 5, 10)] == [[f"--device=cuda:{index}"] for index in (0, 1, 0)]
+    with pytest.raises(UserError, match="device=cuda:0, of folder.smk has a comma too many"):
+        read_job(restore | {"device": "cuda:0,"})
+    assert read_job(restore | {"consistency": 0, "tile": 64}).options(0) == ["--consistency=0", "--tile=64"]
     for wrong, said in (
         (restore | {"like": str(images)}, "like of folder.smk is for translate, not for restore: leave it out"),
         (translate | {"consistency": 6}, "consistency of folder.smk is for restore, not for translate"),

@@ -20,6 +20,13 @@ PARITY = Path(__file__).parent / "parity"
 TEXTS = [b"hello\n", b"(lp0\n", b"a,b\n1,2\n", b"0.5 1.5\n", b"Rather long\n" * 9]
 
 
+def test_a_flow_keeps_single_precision_on_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    flow = DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1))
+    load_deflow(save_model(tmp_path / "flow.safetensors", flow, {}))
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_own_files_are_loaded(tmp_path):
     flow = DeFlow(DeFlowConfig(steps=1, hidden=4, features=4, encoder_blocks=1))
     network = RRDBNet(RRDBNetConfig(features=8, growth=4, blocks=1))
