@@ -22,6 +22,7 @@ from sr_utils.datasets import DataRoot, open_data_root
 from sr_utils.errors import UserError
 from sr_utils.esrgan import RRDBNet
 from sr_utils.evaluate import bicubic
+from sr_utils.figure_style import picture_bytes
 from sr_utils.files import atomic_path
 from sr_utils.images import load_image
 from sr_utils.parameters import refuse_unknown
@@ -122,7 +123,7 @@ def main(options: Strips) -> None:
     for name, title, scenes in (
         ("ladder_strip", "The same network, taught by pairs from different sources", ladder_scenes),
         ("peers_strip", "Ready-made networks and ours", peer_scenes),
-        ("readme_strip", "From photographs that are not paired", readme_scenes),
+        ("readme_strip", "Task 1: one input, with the PSNR of what is shown", readme_scenes),
     ):
         try:
             figure = report.comparison_strip(scenes(options, data), title=title)
@@ -130,7 +131,7 @@ def main(options: Strips) -> None:
             print(f"No {name}: {error}")
             continue
         with atomic_path(resolve(options.figures) / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
+            temporary.write_bytes(picture_bytes(figure, "png", trimmed=True))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx_copybutton"]
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 nb_mime_priority_overrides = [("html", kind, 5) for kind in ("image/png", "image/jpeg")]
-nb_merge_streams = True
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +24,11 @@ INK, CARD, RULE = "#1f2328", "#fbfaf7", "#d5d2ca"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours, which people with any common colour vision tell apart."""
 LINES = ("-", "--", "-.", ":")
+STANDING = {
+    "real": 0, "real inputs": 0, "real input": 0, "generated": 1, "deflow": 1, "deflow_sensor": 2,
+    "white Gaussian": 3, "white noise": 3, "white_noise": 3, "clean + white": 3, "noise_patches": 4, "clean": 5,
+}  # fmt: skip
+"""Places in the palette of what many figures show, so that it has one colour in all of them."""
 
 WIDTH = 10.0
 """Inches of every figure; at the resolution below it fills a notebook's column."""
@@ -44,6 +50,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": RULE,
     "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
     "lines.linewidth": 2.2,
@@ -66,11 +73,15 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapped
 
 
-def picture_bytes(figure: Figure, kind: Literal["png", "jpeg"]) -> bytes:
-    """A figure as the content of a file, in the course's style."""
-    options = {"pil_kwargs": {"quality": 82}} if kind == "jpeg" else {}
+def picture_bytes(figure: Figure, kind: Literal["png", "jpeg"], *, trimmed: bool = False) -> bytes:
+    """A figure as the content of a file, in the course's style; ``trimmed`` is without empty bands above and below."""
+    options: dict[str, Any] = {"pil_kwargs": {"quality": 82}} if kind == "jpeg" else {}
     stream = io.BytesIO()
     with matplotlib.rc_context(STYLE):
+        if trimmed:
+            figure.draw_without_rendering()
+            drawn = figure.get_tightbbox()
+            options["bbox_inches"] = Bbox.from_extents(0, drawn.y0 - 0.08, figure.get_figwidth(), drawn.y1 + 0.08)
         figure.savefig(stream, format=kind, **options)
     return stream.getvalue()
 
@@ -97,12 +108,19 @@ def enlarge(image: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(image[None], size=tuple(size), mode="nearest")[0]
 
 
+def places_of(labels: Sequence[str]) -> list[int]:
+    """For each label a place in the palette and the dashes: its own of `STANDING`, or the first that is left."""
+    own = {STANDING[label] for label in labels if label in STANDING}
+    left = iter([place for place in range(len(PALETTE)) if place not in own] + list(range(len(labels))))
+    return [STANDING[label] if label in STANDING else next(left) for label in labels]
+
+
 def draw_lines(axis: Axes, curves: Mapping[str, Curve], *, marker: str = "", legend: str = "best") -> None:
     """Curves that differ in colour and dash, with a legend at a place of matplotlib's if there is more than one."""
-    for index, (label, (x, y)) in enumerate(curves.items()):
-        style = LINES[index % len(LINES)]
+    for place, (label, (x, y)) in zip(places_of(list(curves)), curves.items(), strict=True):
+        style = {"linestyle": LINES[place % len(LINES)], "color": PALETTE[place % len(PALETTE)]}
         # A single point has no line to be seen.
         mark = marker or ("o" if len(x) == 1 else "")
-        axis.plot(list(map(float, x)), list(map(float, y)), linestyle=style, marker=mark, label=label)
+        axis.plot(list(map(float, x)), list(map(float, y)), marker=mark, label=label, **style)
     if len(curves) > 1:
         axis.legend(loc=legend)

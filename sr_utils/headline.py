@@ -38,7 +38,7 @@ def headline_table(run_root: Path) -> str:
         known = {row["method"]: row for row in content["rows"]}
         for row in (known[method] for method in _ROWS if method in known):
             cells = [f"{row[key]:.{digits}f}" for key, (_, digits) in _COLUMNS.items()]
-            lines.append(f"| {row['method'].replace('_', ' ')} | " + " | ".join(cells) + " |")
+            lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is not a metrics file ({error!r}): delete it and run make report again.") from error
     return "\n".join(lines)
@@ -49,6 +49,6 @@ def headline_source(run_root: Path) -> str:
     provenance = read_json(run_root / "metrics" / "task1.json").get("provenance", {})
     return (
         f"From a `{provenance.get('profile')}` run, seed {provenance.get('seed')}. "
-        "PSNR in dB and SSIM: higher is better. LPIPS (AlexNet): lower is better. "
-        "RGB, 8 bits, no crop, means over the pairs."
+        "PSNR (peak signal-to-noise ratio) in dB and SSIM (structural similarity): higher is better. LPIPS (learned "
+        "perceptual image patch similarity, AlexNet): lower is better. RGB, 8 bits, no crop, means over the pairs."
     )

@@ -92,7 +92,7 @@ def map_plane(
     if leakage == "leakage_auc":
         floor = statistics.fmean(row["leakage_auc_floor"] for row in rows)
         axis.axvline(floor, color=PALETTE[1], linestyle="--", label="floor: labels by coin")
-        axis.legend(loc="lower left")
+        figure.legend(loc="outside lower center")
     axis.margins(x=0.1, y=0.12)
     # Numbers at the points and their names beside the plane: a dozen names would lie on one another.
     key = "\n".join(f"{number}  {name}" for number, name in enumerate(names, start=1))
@@ -149,9 +149,11 @@ def map_view(view: MapView, rows: Sequence[Row] = ()) -> Figure:
         draw_image(axis, picture, label)
     for label, (edges, shares) in view.histograms().items():
         axes[1][2].stairs(shares, edges, label=label, linewidth=1.8)
-    axes[1][2].legend(fontsize=9)
+    # Room for the legend above the curves.
+    axes[1][2].set_ylim(top=1.4 * axes[1][2].get_ylim()[1])
+    axes[1][2].legend(fontsize=9, loc="upper right")
     axes[1][2].set_title("share of values")
-    axes[1][2].set_xlabel("grey levels / 255", fontsize=9)
+    axes[1][2].set_xlabel("difference, where white is 1", fontsize=9)
     axes[1][2].tick_params(labelsize=9)
     if rows:
         axes[0][3].axis("off")

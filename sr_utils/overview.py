@@ -35,6 +35,15 @@ def rows_of(content: dict[str, Any] | None) -> dict[str, Row]:
     return {row["method"]: row for row in rows if row.get("data", "pairs") == "pairs"}
 
 
+def named(row: Row, file: str) -> Row:
+    """A row of a metrics file under its network's own name.
+
+    The network of the ladder, and of what is compared with it, is not that of a whole run; nor is the one of `quick`.
+    """
+    others = {"ladder": "esrgan_deflow_ladder", "hybrid": "esrgan_deflow_ladder", "quick": "esrgan_deflow, quick"}
+    return row | {"method": others[file]} if row["method"] == "esrgan_deflow" and file in others else row
+
+
 def course_map(folder: Path) -> list[Row]:
     """One row a notebook of ``folder``: its number, title, what it needs, and how long its published run took."""
     rows = []

@@ -1,5 +1,6 @@
 """Put a finished run where readers look: notebooks/, app/, figures/ and the table of README.md."""
 
+import itertools
 import os
 import re
 import shutil
@@ -85,7 +86,7 @@ def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode)
         raise ValueError("the notebooks differ in their code")
     for number, (cell, other) in enumerate(zip(ours, theirs, strict=True), start=1):
         cell.execution_count = number
-        cell.outputs = other.outputs
+        cell.outputs = list(_joined(other.outputs))
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = number
@@ -93,6 +94,16 @@ def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode)
         notebook.metadata["widgets"] = executed.metadata["widgets"]
     _copy_running_time(executed, notebook)
     return notebook
+
+
+def _joined(outputs: list[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNode]:
+    """Outputs, of which printed texts that follow each other are one, as they are on a screen."""
+    for (kind, name), group in itertools.groupby(outputs, key=lambda each: (each.output_type, each.get("name"))):
+        parts = list(group)
+        if kind == "stream":
+            yield nbformat.v4.new_output(kind, name=name, text="".join(part.text for part in parts))
+        else:
+            yield from parts
 
 
 def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

@@ -45,9 +45,12 @@ def trade_off(
     ----------
     points: (PSNR in dB, LPIPS) by name.
     spreads: deviations over seeds of both, by name, drawn as bars.
-    joined: whether the points are stations of one line, each with its name beside it; otherwise they are numbered.
+    joined: whether the points are stations of one line, each with its name beside it; otherwise they are numbered,
+        from left to right.
     """
     figure, axes = new_figure(1, 1, title=title, height=WIDTH * 0.58)
+    if not joined:
+        points = dict(sorted(points.items(), key=lambda item: item[1]))
     axis, names = axes[0][0], list(points)
     if joined:
         axis.plot(*zip(*points.values(), strict=True), color=PALETTE[0], zorder=1)
@@ -119,13 +122,15 @@ def _ranges(group: Sequence[int]) -> str:
 def cost_planes(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     """PSNR and LPIPS of each method against its multiplications a pixel; better is up and to the left.
 
-    Methods that no other one beats in all three are filled; steps join those that none beats in the panel's two.
+    Methods that no other one beats in all three are filled; steps join those that none beats in the panel's two. They
+    are numbered from left to right.
 
     Parameters
     ----------
     rows: of a results file, with ``method``, ``psnr``, ``lpips`` and ``multiplications_per_pixel``.
     """
     figure, axes = new_figure(1, 2, title=title, height=WIDTH * 0.56)
+    rows = sorted(rows, key=lambda row: row["multiplications_per_pixel"])
     costs = [row["multiplications_per_pixel"] for row in rows]
     best = on_front([(cost, -row["psnr"], row["lpips"]) for cost, row in zip(costs, rows, strict=True)])
     for axis, key, sign, label in zip(axes[0], ("psnr", "lpips"), (-1, 1), ("PSNR, dB", "LPIPS"), strict=True):

@@ -33,6 +33,7 @@ from sr_utils.figure_style import (
     enlarge,
     new_figure,
     picture_bytes,
+    places_of,
     styled,
 )
 from sr_utils.files import atomic_path
@@ -40,17 +41,17 @@ from sr_utils.images import to_y
 from sr_utils.metrics import psnr
 
 
-def save_figure(figure: Figure, course: Course, name: str) -> None:
-    """Write ``run_root/figures/<name>.png``."""
+def save_figure(figure: Figure, course: Course, name: str, *, trimmed: bool = False) -> None:
+    """Write ``run_root/figures/<name>.png``; ``trimmed`` as of `picture_bytes`."""
     with atomic_path(course.run_root / "figures" / f"{name}.png") as temporary:
-        temporary.write_bytes(picture_bytes(figure, "png"))
+        temporary.write_bytes(picture_bytes(figure, "png", trimmed=trimmed))
 
 
 def show(figure: Figure, course: Course, name: str, *, photographs: bool = False) -> None:
     """Save a figure and display it: photographs as JPEG, which keeps notebooks light, drawings as PNG."""
-    save_figure(figure, course, name)
+    save_figure(figure, course, name, trimmed=photographs)
     kind = "jpeg" if photographs else "png"
-    display(Image(picture_bytes(figure, kind), format=kind))
+    display(Image(picture_bytes(figure, kind, trimmed=photographs), format=kind))
 
 
 def show_picture(path: Path) -> None:
@@ -183,9 +184,7 @@ def line_plot(curves: Mapping[str, Curve], *, title: str, xlabel: str, ylabel: s
     """Measured points, joined."""
     figure, axes = new_figure(1, 1, title=title, height=4.4)
     draw_lines(axes[0][0], curves, marker="o")
-    axes[0][0].set(xlabel=xlabel, ylabel=ylabel)
-    if from_zero:
-        axes[0][0].set_ylim(bottom=0)
+    axes[0][0].set(xlabel=xlabel, ylabel=ylabel, **({"ylim": (0, None)} if from_zero else {}))
     return figure
 
 
@@ -210,9 +209,10 @@ def histogram_comparison(values: Mapping[str, Tensor], *, title: str, xlabel: st
     width = math.ceil(2 * reach / bins)
     half = math.ceil(reach / width)
     edges = width * torch.arange(-half, half + 2) - 0.5
-    for index, (label, value) in enumerate(flat.items()):
+    for place, (label, value) in zip(places_of(list(flat)), flat.items(), strict=True):
         density = torch.histogram(value, edges, density=True).hist
-        axes[0][0].stairs(density, edges, label=label, linewidth=2.2, linestyle=LINES[index % len(LINES)])
+        style = {"linestyle": LINES[place % len(LINES)], "color": PALETTE[place % len(PALETTE)]}
+        axes[0][0].stairs(density, edges, label=label, linewidth=2.2, **style)
     axes[0][0].legend()
     axes[0][0].set(xlabel=xlabel, ylabel="density")
     return figure

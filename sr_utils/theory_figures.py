@@ -227,16 +227,16 @@ def residual_clouds(clouds: Mapping[str, Tensor], truth: tuple[Tensor, Tensor], 
     every = torch.cat([*clouds.values(), truth[0][None]])
     low, high = torch.quantile(every, torch.tensor([0.001, 0.999]), dim=0)
     reach = torch.stack([low.min(), high.max()]) + torch.tensor([-0.1, 0.1])
-    for index, (axis, (name, cloud)) in enumerate(zip(axes[0], clouds.items(), strict=True)):
-        axis.scatter(*cloud[:1500].T, s=6, alpha=0.4, color=PALETTE[index])
-        ellipse(axis, *truth, INK, label="true")
-        ellipse(axis, cloud.mean(0), torch.cov(cloud.T), PALETTE[index], label="generated", line="--")
+    for axis, (name, cloud) in zip(axes[0], clouds.items(), strict=True):
+        axis.scatter(*cloud[:1500].T, s=6, alpha=0.25, color=INK)
+        ellipse(axis, *truth, PALETTE[0], label="true")
+        ellipse(axis, cloud.mean(0), torch.cov(cloud.T), PALETTE[1], label="generated", line="--")
         axis.axhline(0, color=INK, linewidth=0.8)
         axis.axvline(0, color=INK, linewidth=0.8)
         limits = tuple(reach.tolist())
         axis.set(title=name, xlabel=f"{label}, left pixel", xlim=limits, ylim=limits, aspect="equal")
-        axis.legend(loc="upper left")
     axes[0][0].set_ylabel(f"{label}, right pixel")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

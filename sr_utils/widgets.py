@@ -190,7 +190,8 @@ def map_explorer(
 def walk_pictures(walk: LatentWalk, **options: Any) -> dict[str, Tensor]:
     """Clean image, where the walk stands, and what was added, amplified four times."""
     clean, there = walk.image[0], walk.step(**options)
-    return {"x, clean": clean, "on the walk": there, "4 times what was added": (0.5 + 4 * (there - clean)).clamp(0, 1)}
+    added = (0.5 + 4 * (there - clean)).clamp(0, 1)
+    return {"x, clean": clean, "degraded, on the way": there, "4 times what was added": added}
 
 
 def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> Explorer:
@@ -226,7 +227,13 @@ def sampling_explorer(model: DeFlow, scenes: Mapping[str, Tensor]) -> Explorer:
 
 
 def mixture_widget(
-    first: RRDBNet, second: RRDBNet, low_resolution: Tensor, truth: Tensor, *, size: int = 96
+    first: RRDBNet,
+    second: RRDBNet,
+    low_resolution: Tensor,
+    truth: Tensor,
+    *,
+    names: tuple[str, str] = ("pixel loss only", "all losses"),
+    size: int = 96,
 ) -> Explorer:
     """Every mixture of two networks of one shape (ESRGAN, section 3.4), on the liveliest crop of an image.
 
@@ -234,18 +241,19 @@ def mixture_widget(
     ----------
     first, second: the networks at 0 and at 1.
     low_resolution, truth: an image (3, H, W) in [0, 1] and its ground truth, ``scale`` times larger.
+    names: what the two networks were trained with.
     size: side of the crop in pixels of ``low_resolution``.
     """
     size, scale = min(size, *low_resolution.shape[1:]), first.config.scale
     top, left = busiest_window(low_resolution, size)
     low = low_resolution[:, top : top + size, left : left + size]
     high = truth[:, scale * top : scale * (top + size), scale * left : scale * (left + size)]
-    share = ipywidgets.FloatSlider(value=0.5, min=0.0, max=1.0, step=0.05, description="share of the second")
+    share = ipywidgets.FloatSlider(value=0.5, min=0.0, max=1.0, step=0.05, description=f"share of {names[1]}")
 
     def draw(share: float) -> Figure:
         restored = restore_image(interpolated(first, second, share), low)
-        scene = {"input": low, f"{1 - share:.2f} first + {share:.2f} second": restored, "ground truth": high}
-        return comparison_strip([scene], title="Between two networks")
+        scene = {"input": low, f"{share:.2f} {names[1]}": restored, "ground truth": high}
+        return comparison_strip([scene], title=f"Between {names[0]} (0) and {names[1]} (1)")
 
     share.style.description_width = "initial"
     return answering({"share": share}, draw, kind="jpeg")

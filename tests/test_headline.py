@@ -13,7 +13,7 @@ def test_table(tmp_path):
         "| method | PSNR | SSIM | LPIPS |",
         "|---|--:|--:|--:|",
         "| bicubic | 20.00 | 0.5000 | 0.5000 |",
-        "| esrgan deflow | 23.46 | 0.7123 | 0.2000 |",
+        "| esrgan_deflow | 23.46 | 0.7123 | 0.2000 |",
     ]
 
 

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 from sr_utils.files import write_json
-from sr_utils.overview import course_map, latest, measured_minutes, rows_of, section_of, symbols
+from sr_utils.overview import course_map, latest, measured_minutes, named, rows_of, section_of, symbols
 from sr_utils.repository import repository_root
 
 FIRST = """# 4. Sampling: a title
@@ -86,3 +86,14 @@ def test_every_notebook_of_the_course_explains_symbols_and_needs():
     rows = course_map(folder)
     assert all(row["title"] and row["needs"] for row in rows), rows
     assert {"$x$, $y$"} <= {row["symbol"] for row in symbols(folder)}
+
+
+def test_the_networks_of_the_ladder_and_of_quick_have_names_of_their_own():
+    row, other = {"method": "esrgan_deflow", "psnr": 1.0}, {"method": "bicubic", "psnr": 0.0}
+    assert [named(row, file)["method"] for file in ("task1", "ladder", "hybrid", "quick")] == [
+        "esrgan_deflow",
+        "esrgan_deflow_ladder",
+        "esrgan_deflow_ladder",
+        "esrgan_deflow, quick",
+    ]
+    assert named(other, "ladder") == other and named(row, "ladder")["psnr"] == 1.0

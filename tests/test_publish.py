@@ -4,7 +4,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from sr_utils.errors import UserError
 from sr_utils.files import write_json
-from sr_utils.publish import END, MAXIMUM_BYTES, START, publish, running_time, with_times
+from sr_utils.publish import END, MAXIMUM_BYTES, START, publish, running_time, with_outputs, with_times
 
 CODE = "print(1)"
 
@@ -118,3 +118,15 @@ def test_times_go_into_the_rows_of_their_notebooks():
     said = running_time('"*Running time: 8 min 7 s, profile full, 2 CPU cores.*\\n",')
     assert said == "8 min 7 s" and running_time("*Running time: not run yet.*") == ""
     assert with_times(text, {"notebooks/02.ipynb": said}) == text.replace("1 s", said)
+
+
+def test_texts_that_were_printed_one_after_the_other_are_one():
+    def printed(text, name="stdout"):
+        return new_output("stream", name=name, text=text)
+
+    picture = new_output("display_data", {"image/png": ""})
+    outputs = [printed("five"), printed(" times\n"), printed("no", "stderr"), picture, printed("after")]
+    source = new_notebook(cells=[new_code_cell("x")])
+    executed = new_notebook(cells=[new_code_cell("x", outputs=outputs)])
+    joined = with_outputs(source, executed).cells[0].outputs
+    assert [each.get("text") for each in joined] == ["five times\n", "no", None, "after"]

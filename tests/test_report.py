@@ -307,3 +307,13 @@ def test_a_table_has_headings_formats_and_gaps():
         "| bicubic | 20.46 | 1,200 |",
         "| ours |  | 3 |",
     ]
+
+
+def test_what_many_figures_show_has_one_colour_in_all_of_them():
+    figures = [
+        report.line_plot({name: ([0, 1], [0, 1]) for name in names}, title="t", xlabel="x", ylabel="y")
+        for names in (("generated", "real inputs"), ("real", "deflow", "other"), ("other", "more"))
+    ]
+    colours = [{line.get_label(): line.get_color() for line in figure.axes[0].lines} for figure in figures]
+    assert colours[0]["real inputs"] == colours[1]["real"] != colours[0]["generated"] == colours[1]["deflow"]
+    assert len(set(colours[1].values())) == 3 and len(set(colours[2].values())) == 2

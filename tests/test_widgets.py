@@ -56,10 +56,10 @@ def test_the_ends_of_a_mixture_are_the_two_networks():
     first, second = (RRDBNet(RRDBNetConfig(scale=2, features=8, growth=4, blocks=1)).eval() for _ in range(2))
     low, truth = torch.rand(3, 24, 24), torch.rand(3, 48, 48)
     widget = mixture_widget(first, second, low, truth)
-    for share, network, label in ((0.0, first, "1.00 first + 0.00 second"), (1.0, second, "0.00 first + 1.00 second")):
-        controls_of(widget)["share of the second"].value = share
+    for share, network, label in ((0.0, first, "0.00 all losses"), (1.0, second, "1.00 all losses")):
+        controls_of(widget)["share of all losses"].value = share
         scene = {"input": low, label: restore_image(network, low), "ground truth": truth}
-        strip = comparison_strip([scene], title="Between two networks")
+        strip = comparison_strip([scene], title="Between pixel loss only (0) and all losses (1)")
         assert widget.children[1].value == picture_bytes(strip, "jpeg")
 
 
