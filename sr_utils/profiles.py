@@ -96,7 +96,7 @@ _PROFILES = (
         esrgan=RRDBNetConfig(),
         discriminator=DiscriminatorConfig(),
         esrgan_training=ESRGANTraining(
-            pixel_steps=100, gan_steps=700, learning_rate=1e-4, gan_learning_rate=2e-4, perceptual_weight=3.0
+            pixel_steps=5000, gan_steps=1000, gan_learning_rate=2e-4, perceptual_weight=3.0
         ),
         draws=4,
         redraw=True,
