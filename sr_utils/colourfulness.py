@@ -42,7 +42,8 @@ def colourfulness(images: Sequence[Tensor]) -> float:
         luma = _luma(means)
         light += luma.var(correction=0).item()
         colour += (means - luma).var((1, 2), correction=0).mean().item()
-    if light == 0:
+    # Means of equal values differ by rounding.
+    if light < 1e-10:
         raise UserError("No image varies in brightness, so its colours have nothing to be compared with.")
     return (colour / light) ** 0.5
 

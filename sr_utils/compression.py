@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 8
-QUALITIES = range(30, 99)
+QUALITIES = range(1, 99)
 """What is looked for; above, the steps are 1 and leave no trace."""
 DEVIATION, OUTLIERS = 0.35, 0.1
 """Of a coefficient from its multiple, in grey levels; and how many follow no multiple, as clipping makes them."""

@@ -70,10 +70,13 @@ def leakage(
 
     Raises
     ------
-    UserError: there are fewer than four scenes.
+    UserError: there are fewer than four scenes, or h has fewer than three pixels a side.
     """
     if len(clean) < 4:
         raise UserError(f"Leakage needs at least 4 scenes, two to learn from and two to test; there are {len(clean)}.")
+    if min(clean.shape[2:]) < 3:
+        size = "x".join(str(side) for side in clean.shape[2:])
+        raise UserError(f"Leakage needs an h of at least 3x3 pixels, and it has {size}: give larger images.")
     generator = torch.Generator().manual_seed(seed)
     exchanged = swapped(clean, degraded, generator)
     scores = {}

@@ -111,7 +111,7 @@ def calibrate_noise(
 def fit_noise(
     model: DeFlow, images: Sequence[Sequence[PlaceLatents]], kept: Sequence[Tensor], *, steps: int = STEPS
 ) -> list[float]:
-    """Fit noise and strengths to places whose power is noise, but for ``kept``; returns the likelihood at every step.
+    """Fit noise and strengths to places whose power is noise, but for ``kept``; returns the loss at every step.
 
     ``images`` has the latents of every image, finest first, and ``kept`` the variance (C,) in each latent that is not
     noise.

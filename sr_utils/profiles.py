@@ -95,9 +95,7 @@ _PROFILES = (
         deflow_training=DeFlowTraining(steps=1200, batch=8, learning_rate=5e-4, degraded_grid=8, ema_decay=0.995),
         esrgan=RRDBNetConfig(),
         discriminator=DiscriminatorConfig(),
-        esrgan_training=ESRGANTraining(
-            pixel_steps=5000, gan_steps=1000, gan_learning_rate=2e-4, perceptual_weight=3.0
-        ),
+        esrgan_training=ESRGANTraining(pixel_steps=5000, gan_steps=1000, gan_learning_rate=2e-4, perceptual_weight=3.0),
         draws=4,
         redraw=True,
         pairs_limit=None,

@@ -36,9 +36,9 @@ def check_about(path: Path, found: Mapping[str, Any] | None, about: Mapping[str,
 
     Raises
     ------
-    UserError: an entry of ``about`` is missing or another in ``found``, or ``found`` is None.
+    UserError: an entry of ``about`` is missing or another in ``found``, or ``found`` is no mapping.
     """
-    if found is None:
+    if not isinstance(found, Mapping):
         wrong = "does not say which data and budget it is of"
     else:
         # As a file has them: there, tuples are lists.

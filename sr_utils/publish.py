@@ -1,6 +1,7 @@
 """Put a finished run where readers look: notebooks/, app/, figures/ and the table of README.md."""
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -141,6 +142,9 @@ def _ready(executed: Path, source: Path, root: Path) -> str:
                     raise UserError(
                         f"Cell {number} of {executed} shows {found}, a path of this machine: print another."
                     )
+    found = _machine_path(json.dumps(notebook.metadata.get("widgets", {})), root)
+    if found:
+        raise UserError(f"A widget of {executed} shows {found}, a path of this machine: show another.")
     content = nbformat.writes(notebook) + "\n"
     size = len(content.encode())
     if size > MAXIMUM_BYTES:
@@ -155,8 +159,8 @@ def _texts(output: nbformat.NotebookNode) -> Iterator[str]:
     if "text" in output:
         yield output.text
     for kind, value in output.get("data", {}).items():
-        # Pictures are base64, where a path can only appear by accident.
-        if not kind.startswith("image/"):
+        # Pictures are base64, where a path can only appear by accident, but for this one, which is text.
+        if not kind.startswith("image/") or kind == "image/svg+xml":
             yield value if isinstance(value, str) else str(value)
 
 

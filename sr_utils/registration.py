@@ -48,7 +48,7 @@ def estimate_shift(reference: Tensor, frame: Tensor, *, iterations: int = 4) -> 
 
     Raises
     ------
-    ValueError: the sizes differ. UserError: a frame shows no detail.
+    ValueError: the sizes differ. UserError: a frame shows no detail, or the two are too small or too unlike.
     """
     if reference.shape != frame.shape:
         raise ValueError(f"Frames of one burst have one size, not {tuple(reference.shape)} and {tuple(frame.shape)}.")
@@ -72,6 +72,9 @@ def estimate_shift(reference: Tensor, frame: Tensor, *, iterations: int = 4) -> 
         # The phase of a coefficient is as certain as its power; a phase near half a turn says nothing.
         weight = cross.abs() * (cross.real > 0)
         weighted = slopes * weight[:, None]
+        # Two equations need two frequencies that agree, which small or opposite frames do not have.
+        if torch.linalg.matrix_rank(slopes.T @ weighted) < 2:
+            raise UserError("Two frames of the burst do not resemble each other enough to find a shift: leave one out.")
         shift = shift + torch.linalg.solve(slopes.T @ weighted, weighted.T @ cross.angle())
     return shift
 

@@ -13,6 +13,8 @@ Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -138,7 +140,8 @@ def classifier_auc(
     UserError: there are fewer than 4 images, or they are smaller than a patch.
     """
     if len(real) < 4 or min(real.shape[2:]) < size:
-        raise UserError(f"A classifier needs at least 4 images of {size}x{size} pixels; there are {len(real)}.")
+        found = f"{len(real)} of {real.shape[3]}x{real.shape[2]}"
+        raise UserError(f"A classifier needs at least 4 images of {size}x{size} pixels, not {found}: give it more.")
     scale = real.std().clamp_min(ROUNDING_VARIANCE**0.5)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -162,7 +165,9 @@ def classifier_auc(
 
 
 def area_under_curve(positive: Tensor, negative: Tensor) -> float:
-    """Probability that a random positive score exceeds a random negative one, ties counting half."""
+    """Probability that a random positive score exceeds a random negative one, ties counting half; NaN if a score is."""
+    if positive.isnan().any() or negative.isnan().any():
+        return math.nan
     ordered = negative.sort().values
     below = torch.searchsorted(ordered, positive.contiguous(), right=False)
     not_above = torch.searchsorted(ordered, positive.contiguous(), right=True)

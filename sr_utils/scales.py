@@ -10,6 +10,7 @@ import torch
 from sr_utils.datasets import DataRoot
 from sr_utils.files import checksum, read_json, write_json
 from sr_utils.images import crop_to_multiple, imresize, load_image, save_image
+from sr_utils.parameters import check_range
 from sr_utils.progress import progress
 
 # The domain-invariant map h(x) of the published DeFlow is x at an eighth of its size.
@@ -44,6 +45,7 @@ def prepare_scales(
         UserError: a part of the data root is missing, an image is unreadable or too small, the disk is full.
     """
     scale = data.scale if scale is None else scale
+    check_range("prepare_scales", least=1, largest=64, scale=scale)
     folder = Path(run_root) / "scales"
     domains = {
         "input": (data.inputs, (1, CONDITION_FACTOR)),
@@ -87,6 +89,7 @@ def _forget_other_sources(folder: Path, about: dict, domains: dict[str, tuple[li
     note = folder / "sources.json"
     contents = {name: {path.stem: checksum([path]) for path in sources} for name, (sources, _) in domains.items()}
     known = read_json(note) if note.exists() else {}
+    known = known if isinstance(known, dict) and isinstance(known.get("contents"), dict) else {}
     same = known.get("about") == about
     for path in folder.glob("*_*x/*.png"):
         domain = path.parent.name.partition("_")[0]

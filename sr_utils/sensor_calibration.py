@@ -38,6 +38,7 @@ from sr_utils.grain import PATCH, luma_of
 from sr_utils.grain_calibration import SPLIT, flattest_places
 from sr_utils.mosaic import INTERPOLATIONS, Phase, find_mosaic, high_passed, site_colours
 from sr_utils.noise_calibration import check_places
+from sr_utils.parameters import check_range
 from sr_utils.sensor import LEVELS, Sensor, linear_light
 
 CARD, MARGIN = 48, 16
@@ -116,13 +117,14 @@ def read_sensor(
 
     Raises
     ------
-    UserError: an image is smaller than a place, or all are black or white throughout.
+    UserError: an image is smaller than a place, all are black or white throughout, or there are too few rounds.
     """
+    check_range("read_sensor", least=AVERAGED, rounds=rounds)
     images = [_middle(image) for image in images]
+    places = _Places.of(images, share)
     phase = find_mosaic(images)
     if phase is None:
         return []
-    places = _Places.of(images, share)
     readings = [_fit(places, phase, way, rounds=rounds, seed=seed) for way in INTERPOLATIONS]
     return sorted(readings, key=SensorReading.misfit)
 

@@ -158,8 +158,11 @@ def read_job(config: Mapping[str, Any]) -> FolderJob:
     for name in config:
         refuse_unknown(name, _DECLARED, what="setting of folder.smk")
     texts = {name for name, parameter in _DECLARED.items() if parameter.kinds == ("str",)}
-    # A folder named by digits alone reaches us as a number.
-    given = {name: str(value) if name in texts else value for name, value in config.items()}
+    # What is empty reaches us as None, and of what looks like a number nobody knows how it was written.
+    given = {name: "" if name in texts and value is None else value for name, value in config.items()}
+    for name in texts:
+        if isinstance(given.get(name), int | float) and not isinstance(given[name], bool):
+            raise UserError(f"{name} of folder.smk looks like a number, {given[name]}: write it as ./{given[name]}.")
     check_types(given, _DECLARED, where="folder.smk")
     values = {name: parameter.default for name, parameter in _DECLARED.items()} | given
     for name in ("images", "output", "weights", "truths", "like"):

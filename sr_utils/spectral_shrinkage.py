@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sr_utils.compression import BLOCK, cosine_basis
+from sr_utils.errors import UserError
 from sr_utils.fidelity import flat_patches, flat_places
 
 THRESHOLD = 2.8
@@ -77,8 +78,11 @@ def shrink(image: Tensor, powers: Tensor | None = None, *, threshold: float = TH
 
     Raises
     ------
-    UserError: no powers are given, and the image is smaller than a patch of 16 pixels.
+    UserError: the image is smaller than a block, or no powers are given and it is smaller than a patch of 16 pixels.
     """
+    if min(image.shape[1:]) < BLOCK:
+        size = f"{image.shape[2]}x{image.shape[1]}"
+        raise UserError(f"An image of {size} pixels holds no block of {BLOCK}x{BLOCK}: give a larger one.")
     if powers is None and not flat_places(image).any():
         return image.clamp(0, 1)
     powers = noise_powers([image]) if powers is None else powers

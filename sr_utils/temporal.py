@@ -122,10 +122,12 @@ def measured_and_others(
     measured = list(of_first[:: max(1, len(of_first) // limit)])
     others = [index for index in range(total) if index not in measured] or measured
     others = others[:: max(1, len(others) // limit)]
-    if not views or (has_a_median(measured) and has_a_median(others)):
+    apart = not set(measured) & set(others) or len(views) == 1
+    if not views or (apart and has_a_median(measured) and has_a_median(others)):
         return measured, others
     each = max(FEWEST, limit // len(views))
-    measured, others = (sorted(sum((view.indices[:each] for view in views[turn::2]), [])) for turn in (0, 1))
+    places = max(1, limit // each)
+    measured, others = (sorted(sum((view.indices[:each] for view in views[turn::2][:places]), [])) for turn in (0, 1))
     return measured, others or measured
 
 

@@ -29,10 +29,10 @@ def translated_bytes(
 
     Raises
     ------
-    UserError: ``tile`` or ``overlap`` is no multiple of what the flow needs, or nothing is left of a tile.
+    UserError: ``tile`` or ``overlap`` is no multiple of what the flow needs or negative, or nothing is left of a tile.
     """
     factor = model.config.side_multiple
-    if tile % factor or overlap % factor or tile <= 2 * overlap:
+    if tile % factor or overlap % factor or overlap < 0 or tile <= 2 * overlap:
         raise UserError(
             f"tile={tile} and overlap={overlap} do not fit: give multiples of {factor}, tile above twice overlap."
         )

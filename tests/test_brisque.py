@@ -8,7 +8,7 @@ from sr_utils.brisque import brisque, image_statistics, read_regression, regress
 from sr_utils.datasets import load_images, open_data_root
 from sr_utils.degradations import gaussian_blur
 from sr_utils.errors import UserError
-from sr_utils.images import quantize
+from sr_utils.images import imresize, quantize
 from sr_utils.repository import resolve
 
 TEXT = "svm_type epsilon_svr\nkernel_type rbf\ngamma 0.5\nrho -3\nSV\n2 1:1 36:-1\n-1 2:0.5\n"
@@ -63,3 +63,18 @@ def test_flat_images_have_a_score_and_small_ones_a_sentence():
     assert math.isfinite(brisque(torch.full((3, 40, 40), 0.5)))
     with pytest.raises(UserError, match="at least 16x16, not 20x15"):
         brisque(torch.rand(3, 15, 20))
+
+
+def test_the_second_half_of_the_features_is_of_half_the_size():
+    image = torch.rand(3, 64, 48, generator=torch.Generator().manual_seed(0))
+    half = imresize(image.double(), 0.5)
+    torch.testing.assert_close(image_statistics(image)[18:], image_statistics(half)[:18], rtol=1e-4, atol=1e-5)
+    red = image * torch.tensor([1.0, 0, 0])[:, None, None]
+    grey = (0.2989 * image[:1]).expand(3, -1, -1) / 0.9999
+    torch.testing.assert_close(image_statistics(red), image_statistics(grey), rtol=1e-3, atol=1e-4)
+    assert image_statistics(torch.rand(3, 16, 16)).shape == (36,)
+
+
+def test_another_kernel_is_refused():
+    with pytest.raises(ValueError, match="Not a regression"):
+        read_regression(TEXT.replace("kernel_type rbf", "kernel_type linear"))

@@ -42,3 +42,16 @@ def test_what_cannot_be_measured_is_one_sentence():
         colourfulness([torch.rand(3, 8, 40)])
     with pytest.raises(UserError, match="No image varies in brightness"):
         colourfulness([torch.full((3, 32, 32), 0.5)])
+
+
+def test_a_cast_that_is_the_same_everywhere_is_no_colourfulness():
+    light = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
+    light = light.repeat_interleave(16, 1).repeat_interleave(16, 2)
+    cast = 0.5 * light + torch.tensor([0.3, 0.1, 0.0])[:, None, None]
+    assert colourfulness([cast]) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("level", [0.3, 0.5, 0.7])
+def test_a_flat_image_has_nothing_to_compare_its_colours_with(level):
+    with pytest.raises(UserError, match="varies in brightness"):
+        colourfulness([torch.full((3, 64, 64), level)])

@@ -63,3 +63,9 @@ def test_images_that_show_none_are_left_out(photograph):
     assert estimate_quality(moved) is None
     assert estimate_quality(flat) is None and estimate_quality(flat[:, :4]) is None
     assert estimate_qualities([photograph, jpeg(photograph, 70), flat, jpeg(photograph, 88)]) == [70, 88]
+
+
+@pytest.mark.parametrize("quality", [5, 10, 20, 25])
+def test_strong_compression_is_read_too(quality):
+    (photograph,) = clean_at_input_size(open_data_root("data").validation[:1], 2)
+    assert estimate_quality(jpeg(photograph, quality)) == quality

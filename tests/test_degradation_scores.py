@@ -9,6 +9,7 @@ from sr_utils.datasets import open_data_root
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.degradation_scores import (
     TaskPairs,
+    describe_residual,
     non_finite_patches,
     score_degradation,
     task_pairs,
@@ -80,3 +81,8 @@ def test_patches_that_are_not_finite_are_counted_and_all_others_are_not():
     flat = patches.std(1) == 0
     assert len(patches) == 230 and bad == int((flat & ((patches == 0) | (patches == 1)).all(1)).sum()) > 1
     assert [temperature for _, temperature in seen] == [0.25, 0.5, 0.75, 1.0, 0.25]
+
+
+def test_a_residual_is_described_in_grey_levels():
+    noise = 0.04 * torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert describe_residual(noise)["deviation"] == pytest.approx(255 * 0.04, rel=0.02)

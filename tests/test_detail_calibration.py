@@ -68,3 +68,9 @@ def test_what_cannot_be_read_is_refused(model):
         calibrate_detail(model, textures(1), [torch.zeros(3, 64, 64)])
     with pytest.raises(UserError, match="blur=9.0 of DeFlowConfig must be a number from 0 to 8"):
         replace(model.config, blur=9.0)
+
+
+def test_a_blur_that_is_there_is_not_counted_twice_and_odd_sides_are_cut(model):
+    plain = calibrate_detail(model, textures(1), greys(2))[1]
+    assert calibrate_detail(reconfigured(model, blur=1.0), textures(1), greys(2))[1].blur == plain.blur
+    assert passed_on(model, [image[:, :93, :90] for image in textures(1)]).isfinite().all()

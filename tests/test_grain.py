@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sr_utils.checkpoints import load_model, save_model
 from sr_utils.deflow import CLEAN, DEGRADED, DeFlow, DeFlowConfig, condition_of
 from sr_utils.errors import UserError
-from sr_utils.grain import EDGES, LUMA, Grain, band_frequencies, band_indices, luma_of, of_luma_and_colour
+from sr_utils.grain import BOUND, EDGES, LUMA, Grain, band_frequencies, band_indices, luma_of, of_luma_and_colour
 from sr_utils.grain_calibration import band_powers, calibrate_grain, spectra
 from sr_utils.plain_cards import plain_cards
 from sr_utils.sampling import degrade_image, translate_image
@@ -222,3 +222,10 @@ def test_what_has_no_grain_is_refused(model):
         calibrate_grain(DeFlow(DeFlowConfig(steps=1, shift="constant")), [torch.rand(3, 32, 32)])
     with pytest.raises(UserError, match="black or white: give images with some mid-tones"):
         calibrate_grain(model, [torch.zeros(3, 32, 32)])
+
+
+def test_the_filter_is_bounded_however_loud_the_inputs_are(quiet_camera):
+    generator = torch.Generator().manual_seed(0)
+    loud = [(0.5 + 0.25 * torch.randn(3, 32, 32, generator=generator)).clamp(0, 1) for _ in range(3)]
+    calibrate_grain(quiet_camera, loud, share=1.0, cards=6, rounds=4)
+    assert torch.linalg.svdvals(quiet_camera.grain.mixing).max() <= BOUND * 1.0001

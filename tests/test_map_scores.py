@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
+from sr_utils.domain_maps import DOMAIN_MAPS
 from sr_utils.errors import UserError
 from sr_utils.images import imresize
-from sr_utils.map_scores import content_kept, leakage, linear_probe_auc, mmd, picture_statistics
+from sr_utils.map_scores import content_kept, leakage, linear_probe_auc, matched_auc, mmd, picture_statistics
 
 
 def pictures(count, side, seed):
@@ -57,3 +59,50 @@ def test_a_larger_h_keeps_more_content():
 def test_too_few_scenes_are_refused():
     with pytest.raises(UserError, match="at least 4 scenes"):
         leakage(pictures(3, 8, 0), pictures(3, 8, 1))
+
+
+def test_the_network_is_tested_on_scenes_that_it_has_not_learned_from():
+    """Even scenes differ as odd ones do, the other way round."""
+    generator = torch.Generator().manual_seed(0)
+    quiet, loud = (level * torch.randn(24, 3, 16, 16, generator=generator) for level in (0.02, 0.08))
+    even = (torch.arange(24) % 2 == 0)[:, None, None, None]
+    clean, degraded = torch.where(even, quiet, loud), torch.where(even, loud, quiet)
+    assert matched_auc(0.5 + clean, 0.5 + degraded, steps=60) < 0.2
+
+
+def test_the_discrepancy_its_floor_and_its_chance_are_those_of_numpy():
+    generator = torch.Generator().manual_seed(0)
+    clean, degraded = torch.randn(12, 3, generator=generator), torch.randn(12, 3, generator=generator) + 1.0
+    found = mmd(clean, degraded, permutations=39, generator=torch.Generator().manual_seed(1))
+    both = torch.cat([clean, degraded]).double().numpy()
+    both = (both - both.mean(0)) / both.std(0, ddof=1)
+    square = ((both[:, None] - both[None]) ** 2).sum(2)
+    positive = np.sort(square[square > 0])
+    kernel = np.exp(-square / positive[(len(positive) - 1) // 2])
+    expected = (kernel[:12, :12].mean() + kernel[12:, 12:].mean() - 2 * kernel[:12, 12:].mean()) ** 0.5
+    generator, chance = torch.Generator().manual_seed(1), []
+    for _ in range(39):
+        sign = 2.0 * torch.randint(2, (12,), generator=generator).double() - 1
+        sign = torch.cat([sign, -sign]).numpy()
+        chance.append(max(sign @ kernel @ sign / 144, 0) ** 0.5)
+    assert found["mmd"] == pytest.approx(expected, rel=1e-6)
+    assert found["mmd_p_value"] == 1 / 40
+    assert found["mmd_floor"] == pytest.approx(np.sort(chance)[int(0.95 * 39)], rel=1e-6)
+
+
+def test_a_condition_of_two_pixels_says_nothing():
+    with pytest.raises(UserError, match="at least 3x3 pixels, and it has 2x2"):
+        leakage(torch.rand(6, 3, 2, 2), torch.rand(6, 3, 2, 2))
+
+
+def test_content_is_measured_at_the_strength_that_is_asked_for(monkeypatch):
+    h, seen = DOMAIN_MAPS["bicubic_noise"], set()
+
+    def watched(image, generator, *, factor, strength):
+        seen.add(strength)
+        return h(image, generator, factor=factor, strength=strength)
+
+    monkeypatch.setitem(DOMAIN_MAPS, "bicubic_noise", watched)
+    images = [torch.rand(3, 48, 48)]
+    content_kept("bicubic_noise", images, images, factor=2, strength=0.25, steps=1)
+    assert seen == {0.25}

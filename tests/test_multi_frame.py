@@ -187,3 +187,33 @@ def test_costs_grow_with_frames_and_iterations():
     assert undo_aliasing_multiplications(8, 240, 240) > undo_aliasing_multiplications(4, 240, 240) > 0
     four = [back_projection_frames_multiplications(4, 2, count) for count in (1, 2, 3)]
     assert four[2] - four[1] == four[1] - four[0] > 0
+
+
+def test_places_that_no_frame_has_seen_are_the_first_frames():
+    frames = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    found = shift_and_add(frames, torch.tensor([[0.0, 0.0], [0.5, 0.0]]), 4)
+    torch.testing.assert_close(found[:, 0], imresize(frames[0], 4)[:, 0])
+
+
+def test_weights_may_be_alike_for_all_frames():
+    frames = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+    shifts = torch.tensor([[0.0, 0.0], [0.5, 0.0]])
+    plain, alike = (back_project_frames(frames, shifts, weights=weights) for weights in (None, torch.ones(1, 1, 6, 5)))
+    torch.testing.assert_close(plain, alike)
+
+
+def test_a_burst_is_of_whole_pixels_and_8_bits_at_any_scale():
+    photograph = torch.rand(3, 131, 140, generator=torch.Generator().manual_seed(0))
+    still = simulate_burst(photograph, grid_shifts(3), 3, noise=0.01)
+    assert still.frames.shape == (9, 3, 10, 14) and still.truth.shape == (3, 30, 42)
+    assert torch.equal(still.frames, quantize(still.frames))
+    moved = simulate_burst(photograph, grid_shifts(3), 3, noise=0.01, moving=(9, 9, 12, 12), travel=1.0)
+    rows, columns = (moved.frames[2] != still.frames[2]).any(0).nonzero().T
+    assert (rows.min(), rows.max()) == (3, 6) and (columns.min(), columns.max()) == (5, 8)
+
+
+def test_frames_without_detail_or_likeness_have_no_shift():
+    detail = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for reference, frame in ((torch.full((3, 32, 32), 0.5), detail), (detail, 1 - detail), (detail[:, :4, :4],) * 2):
+        with pytest.raises(UserError, match="shows no detail|do not resemble each other"):
+            estimate_shift(reference, frame)

@@ -1,11 +1,20 @@
+import numpy as np
 import pytest
 import torch
 
 from sr_utils.datasets import load_images, open_data_root
 from sr_utils.degradations import gaussian_blur
 from sr_utils.errors import UserError
-from sr_utils.images import imresize, quantize
-from sr_utils.naturalness import asymmetric_gaussian, fit_naturalness, niqe, normalised_luminance, patch_statistics
+from sr_utils.images import imresize, quantize, to_y
+from sr_utils.naturalness import (
+    SHIFTS,
+    NaturalnessModel,
+    asymmetric_gaussian,
+    fit_naturalness,
+    niqe,
+    normalised_luminance,
+    patch_statistics,
+)
 from sr_utils.repository import resolve
 
 
@@ -102,3 +111,31 @@ def test_what_cannot_be_measured_is_refused(model):
         niqe(torch.rand(3, 120, 90), model)
     with pytest.raises(UserError, match="two sharp patches"):
         fit_naturalness([])
+
+
+def test_niqe_is_the_published_distance():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(3, 192, 192, generator=generator)
+    root = torch.randn(36, 36, generator=generator, dtype=torch.float64)
+    mean = torch.randn(36, generator=generator, dtype=torch.float64)
+    model = NaturalnessModel(mean, root @ root.T, 99)
+    features = patch_statistics(image)[0].numpy()
+    off = features.mean(0) - mean.numpy()
+    both = (model.covariance.numpy() + np.cov(features.T)) / 2
+    assert niqe(image, model) == pytest.approx((off @ np.linalg.pinv(both) @ off) ** 0.5, rel=1e-4)
+
+
+def test_the_features_are_those_of_luma_in_grey_levels_and_of_both_diagonals():
+    image = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    normalised = normalised_luminance(255 * to_y(image[None]))[0][0, 0]
+    alpha, left, right = asymmetric_gaussian(normalised.reshape(1, -1))[0].tolist()
+    features = patch_statistics(image)[0][0]
+    assert features[:2].tolist() == pytest.approx([alpha, (left + right) / 2])
+    other_diagonal = (normalised[1:, :-1] * normalised[:-1, 1:]).reshape(1, -1)
+    assert SHIFTS[3] == (1, -1)
+    assert features[14].item() == pytest.approx(asymmetric_gaussian(other_diagonal)[0, 0].item(), rel=0.03)
+
+
+def test_one_patch_is_too_few_to_fit():
+    with pytest.raises(UserError, match="two sharp patches"):
+        fit_naturalness([torch.rand(3, 96, 96)])

@@ -1,10 +1,12 @@
 """Noise read from flat places: it is found again, whatever the model believed before, and nothing else is touched."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
+from sr_utils import noise_calibration
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.errors import UserError
 from sr_utils.noise_calibration import calibrate_noise
@@ -60,3 +62,22 @@ def test_what_cannot_be_calibrated_is_one_sentence(model):
         calibrate_noise(DeFlow(replace(CONFIG, levels=5)), images, images)
     with pytest.raises(UserError, match="64x8, smaller than 16 pixels"):
         calibrate_noise(model, images, [torch.zeros(3, 8, 64)])
+
+
+def test_the_mean_is_taken_off_and_the_scenes_contrast_counts(noisy_camera, monkeypatch):
+    model, seen = noisy_camera(CONFIG), []
+    monkeypatch.setattr(noise_calibration, "fit_noise", lambda _, images, kept, **options: seen.append((images, kept)))
+    image = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))]
+    noise_calibration.calibrate_noise(model, image, image)
+    for shift in model.shifts:
+        shift.mean.data += 0.5
+    model.population.log_contrast.data += 0.5
+    noise_calibration.calibrate_noise(model, image, image)
+    (before, kept), (after, more) = seen
+    for one, two in zip(kept, more, strict=True):
+        torch.testing.assert_close(two, math.e * one)
+    assert all((two.power != one.power).any() for one, two in zip(before[0], after[0], strict=True))
+
+
+def test_four_levels_can_be_calibrated():
+    noise_calibration.check_gain_shift(DeFlow(replace(CONFIG, levels=4)))

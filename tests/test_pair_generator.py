@@ -8,7 +8,7 @@ from sr_utils.degradations import gaussian_blur, jpeg
 from sr_utils.errors import UserError
 from sr_utils.fidelity import neighbour_correlation
 from sr_utils.images import quantize
-from sr_utils.pair_generator import fit_pair_generator, measure_noise
+from sr_utils.pair_generator import PairGenerator, fit_pair_generator, measure_noise
 
 
 def ramps(count, seed=0, size=96):
@@ -108,3 +108,13 @@ def test_an_even_border_and_an_even_image_show_no_noise(degraded):
     assert measure_noise([*degraded, torch.full((3, 96, 96), 0.5)]).donors == list(range(len(degraded)))
     with pytest.raises(UserError, match="or has no noise"):
         measure_noise([torch.full((3, 32, 32), 0.5)])
+
+
+def test_drawn_noise_has_the_correlations_of_the_colours_that_were_seen():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.5, 0.0], [0.0, 0.3, 0.4]])
+    noise = 0.03 * torch.einsum("ij,njhw->nihw", mixing, torch.randn(6, 3, 96, 96, generator=generator))
+    made = PairGenerator(measure_noise(list(0.5 + noise)), [None] * 6)
+    drawn = made.draw_noise(128, 128, torch.Generator().manual_seed(1))
+    one, other = (torch.corrcoef(each.flatten(1)) for each in (drawn, noise.transpose(0, 1)))
+    torch.testing.assert_close(one, other, rtol=0, atol=0.05)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sr_utils import repeat_calibration
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.errors import UserError
 from sr_utils.repeat_calibration import calibrate_noise_from_repeats
@@ -67,3 +68,24 @@ def test_what_cannot_be_calibrated_is_one_sentence(model):
         calibrate_noise_from_repeats(model, [scene(1), scene(2)])
     with pytest.raises(UserError, match="No two successive frames show the same place"):
         calibrate_noise_from_repeats(model, [0.001 * scene(1)] * 3)
+
+
+def test_places_are_still_in_both_frames_and_none_of_their_pixels_is_clipped(monkeypatch):
+    both = [torch.full((3, 80, 96), 0.5) for _ in range(2)]
+    still = torch.ones(1, 80, 96, dtype=torch.bool)
+    assert len(repeat_calibration._still_places(both, still)) == 15
+    still[:, 20, 40] = False
+    both[1][1, 3, 3] = 1.0
+    monkeypatch.setattr(repeat_calibration, "PLACES", 99)
+    assert set(repeat_calibration._still_places(both, still).tolist()) == set(range(30)) - {0, 6 + 2}
+
+
+def test_what_moves_is_not_taken_for_noise(noisy_camera):
+    model = noisy_camera(replace(CONFIG, coherence=1.0))
+    frames = [translate_image(model, scene(0), seed=index) for index in range(6)]
+    plain = calibrate_noise_from_repeats(model, frames, steps=100)
+    for index, frame in enumerate(frames):
+        frame[:, 16:40, 8 + 12 * index : 24 + 12 * index] = 0.2 + 0.6 * (index % 2)
+    found = calibrate_noise_from_repeats(model, frames, steps=100)
+    for one, other in zip(plain.shifts, found.shifts, strict=True):
+        torch.testing.assert_close(other.log_noise, one.log_noise, rtol=0, atol=0.4)

@@ -9,6 +9,7 @@ from scipy import ndimage, stats
 
 from sr_utils.errors import UserError
 from sr_utils.residual_distances import (
+    ROUNDING_VARIANCE,
     akld,
     area_under_curve,
     classifier_auc,
@@ -107,13 +108,36 @@ def test_patches_lie_side_by_side():
     assert torch.equal(patches[7], images[1, :, :2, 2:4])
 
 
-def test_too_few_images_for_a_classifier_are_one_sentence():
-    with pytest.raises(UserError, match="at least 4 images of 32x32 pixels; there are 2"):
-        classifier_auc(residuals(1, count=2), residuals(2, count=2))
-
-
 def test_the_classifier_is_tested_on_scenes_that_it_has_not_seen():
     generator = torch.Generator().manual_seed(0)
     generated, real = 0.04 * torch.randn(2, 40, 3, 32, 32, generator=generator)
     generated[0::2] *= 2
     assert classifier_auc(generated, real, steps=60) < 0.8
+
+
+def opposed(count=24, side=32):
+    """Two sets that differ in even scenes as they do in odd ones, the other way round."""
+    generator = torch.Generator().manual_seed(0)
+    quiet, loud = (level * torch.randn(count, 3, side, side, generator=generator) for level in (0.02, 0.08))
+    even = (torch.arange(count) % 2 == 0)[:, None, None, None]
+    return torch.where(even, loud, quiet), torch.where(even, quiet, loud)
+
+
+def test_the_classifier_is_tested_on_scenes_that_it_has_not_learned_from():
+    assert classifier_auc(*opposed(), steps=60) < 0.2
+
+
+def test_akld_knows_no_variance_below_that_of_rounding():
+    zero = torch.zeros(1, 3, 16, 16)
+    assert akld(zero, zero + ROUNDING_VARIANCE**0.5) == pytest.approx(0, abs=1e-6)
+
+
+def test_too_little_for_a_classifier_is_said_with_its_size():
+    with pytest.raises(UserError, match="not 3 of 32x32"):
+        classifier_auc(torch.rand(3, 3, 32, 32), torch.rand(3, 3, 32, 32), steps=1)
+    with pytest.raises(UserError, match="4 images of 32x32 pixels, not 6 of 40x20"):
+        classifier_auc(torch.rand(6, 3, 20, 40), torch.rand(6, 3, 20, 40), steps=1)
+
+
+def test_a_score_that_is_no_number_gives_no_area():
+    assert math.isnan(area_under_curve(torch.tensor([math.nan, 1.0]), torch.tensor([0.0])))

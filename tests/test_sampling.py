@@ -213,3 +213,19 @@ def test_seeds_that_would_not_fit_are_refused_before_the_first_result(flow, tmp_
     with pytest.raises(UserError, match="seed"):
         translate_folder(flow, [tmp_path / "a.png"], tmp_path / "out", seed=2**63 - 1)
     assert not (tmp_path / "out").exists()
+
+
+def test_all_bands_of_an_image_have_one_strength_of_noise(noisy_camera):
+    config = DeFlowConfig(steps=1, hidden=8, features=8, encoder_blocks=1, levels=2, shift="gain", coherence=1.0)
+    height = 6 * tiled_translation.BAND
+    bands = tiled_translation._NoiseBands(noisy_camera(config), height, 8, seed=0)
+    bands.move_to(0, height)
+    strengths = {level.log_strength.item() for noise in bands.held.values() for level in noise}
+    assert len(bands.held) == 6 and len(strengths) == 1
+
+
+def test_what_completes_an_image_repeats_its_border():
+    image = torch.rand(3, 5, 6)
+    padded = tiled_translation._pad_to_multiple(image, 8)
+    assert torch.equal(padded[:, 5:], padded[:, 4:5].expand(-1, 3, -1))
+    assert torch.equal(padded[:, :, 6:], padded[:, :, 5:6].expand(-1, -1, 2))

@@ -91,3 +91,16 @@ def test_images_without_a_mosaic_are_of_no_sensor():
 def test_images_smaller_than_a_place_are_refused():
     with pytest.raises(UserError, match="as large as a patch of 16x16 pixels"):
         read_sensor([image[:, 40:52, 40:52] for image in shoot(camera("bilinear"))])
+
+
+def test_the_middle_of_a_large_image_begins_where_the_mosaic_and_the_blocks_do(monkeypatch):
+    monkeypatch.setattr(sensor_calibration, "MIDDLE", 288)
+    image = torch.rand(3, 500, 370)
+    assert torch.equal(sensor_calibration._middle(image), image[:, 96:384, 32:320])
+
+
+def test_what_shows_nothing_is_said_to_and_not_taken_for_a_resized_image():
+    with pytest.raises(UserError, match="black or white"):
+        read_sensor([torch.zeros(3, 64, 64)] * 3)
+    with pytest.raises(UserError, match="rounds of read_sensor|rounds=0"):
+        read_sensor([torch.rand(3, 64, 64)], rounds=0)

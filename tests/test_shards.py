@@ -183,7 +183,7 @@ def test_the_settings_of_a_command_are_handed_on(images):
 
 def test_settings_are_checked(images):
     good = {"task": "restore", "images": str(images), "output": "out", "weights": "w"}
-    assert read_job(good | {"output": 2024}).output == "2024"
+    assert read_job(good | {"output": "./2024"}).output == "./2024"
     assert read_job(good | {"shard": 3}).firsts() == [0, 3, 6]
     assert isinstance(read_job(good), FolderJob)
     for changed, said in (
@@ -203,3 +203,20 @@ def test_settings_are_checked(images):
     os.rename(images / "1.png", images / "0.jpg")
     with pytest.raises(UserError, match="have one name"):
         part_of(images, 0, None)
+
+
+def test_what_the_graph_cannot_tell_from_a_number_is_refused(images):
+    given = {"task": "restore", "images": str(images), "weights": "w", "output": "out"}
+    for value in (None, ""):
+        with pytest.raises(UserError, match="folder.smk needs output"):
+            read_job(given | {"output": value})
+    with pytest.raises(UserError, match=r"output of folder.smk looks like a number, 202401: write it as \./202401"):
+        read_job(given | {"output": 202401})
+
+
+def test_scores_do_not_overwrite_a_truth(images, tmp_path):
+    truth = tmp_path / "truths" / "0.png"
+    truth.parent.mkdir()
+    truth.write_bytes((images / "0.png").read_bytes())
+    with pytest.raises(UserError, match="is an image, and the scores would overwrite it"):
+        score_folder([images / "0.png"], truth.parent, truth)

@@ -82,3 +82,11 @@ def test_multiplications_are_those_of_the_convolutions(step):
 def test_an_image_that_shows_no_noise_stays_as_it_is(level):
     image = torch.full((3, 48, 40), level)
     assert torch.equal(shrink(image), image)
+
+
+def test_powers_that_are_given_are_used_and_the_result_stays_in_range():
+    white = 1 - 0.02 * torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    assert shrink(white, torch.full((3, 8, 8), 1.0)).std() < 0.3 * white.std()
+    assert shrink(1.2 * white, torch.zeros(3, 8, 8)).max() <= 1
+    with pytest.raises(UserError, match="holds no block of 8x8"):
+        shrink(torch.rand(3, 5, 5), torch.zeros(3, 8, 8))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import optimize
 
 from sr_utils import spectrum
 from sr_utils.images import imresize
@@ -107,3 +108,24 @@ def test_extrapolation_gains_where_bounds_are_touched_and_nothing_elsewhere():
 def test_a_transform_of_a_larger_image_costs_more_a_pixel():
     assert spectrum.transform_multiplications(4, 4) == 16 * 4
     assert spectrum.transform_multiplications(64, 64) / 64**2 > spectrum.transform_multiplications(32, 32) / 32**2
+
+
+def test_constrained_restoration_is_hunts():
+    generator = torch.Generator().manual_seed(0)
+    low, noise = imresize(torch.rand(1, 6, 6, generator=generator, dtype=torch.float64), 4), 0.03
+    low = low + noise * torch.randn(low.shape, generator=generator, dtype=torch.float64)
+    seen, response = spectrum.transform(low), spectrum.shrinking_response(48, 2)[:24]
+    response, laplacian = np.outer(response, response), 2 - 2 * np.cos(np.pi * np.arange(24) / 24)
+    laplacian = (laplacian[:, None] + laplacian) ** 2
+
+    def misfit(exponent):
+        left = 10**exponent * laplacian / (response**2 + 10**exponent * laplacian) * seen
+        return np.square(left).sum() - noise**2 * seen.size
+
+    expected = 2 * seen * response / (response**2 + 10 ** optimize.brentq(misfit, -12, 6) * laplacian)
+    found = spectrum.transform(spectrum.constrained(low, 2, noise=noise))[:, :24, :24]
+    assert np.abs(found - expected).max() < 1e-4
+
+
+def test_frequencies_beyond_the_limit_fold_onto_those_below():
+    assert spectrum._folded(np.arange(8.0)[:, None], 4, 0)[:, 0].tolist() == [0 + 4, 1 + 7, 2 + 6, 3 + 5]

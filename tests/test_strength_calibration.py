@@ -6,7 +6,7 @@ import torch
 from sr_utils.deflow import DeFlow, DeFlowConfig
 from sr_utils.errors import UserError
 from sr_utils.sampling import degrade_image
-from sr_utils.strength_calibration import calibrate_strengths, mixture_shares, of_one_strength
+from sr_utils.strength_calibration import SMALLEST_SHARE, calibrate_strengths, mixture_shares, of_one_strength
 
 SHARES = torch.tensor([0.05, 0.25, 0.4, 0.25, 0.05])
 
@@ -72,3 +72,10 @@ def test_noise_that_is_louder_in_all_images_alike_changes_no_share(quiet_camera)
     ]
     found = calibrate_strengths(model, degraded, qualities=[90], share=0.3, seed=100)
     assert found.after.argmax() == len(strengths) // 2
+
+
+def test_every_strength_keeps_a_share(quiet_camera):
+    generator = torch.Generator().manual_seed(0)
+    images = [(0.5 + 0.02 * torch.randn(3, 32, 32, generator=generator)).clamp(0, 1)] * 3
+    calibrate_strengths(quiet_camera, images, share=1.0)
+    assert quiet_camera.population.log_weights().exp().min() > 0.5 * SMALLEST_SHARE

@@ -37,3 +37,16 @@ def test_no_two_images_of_a_calibration_share_their_noise(flow, monkeypatch):
     images = [torch.rand(3, 32, 32) for _ in range(3)]
     calibrate_temperature(flow, images, images, temperatures=(1.0, 2.0), seed=7)
     assert seeds == [7, 8, 9] * 2
+
+
+def test_what_is_compared_is_compressed(monkeypatch):
+    seen = []
+
+    def remember(model, image, *, qualities, **options):
+        seen.append(tuple(qualities))
+        return image
+
+    monkeypatch.setattr(temperature_calibration, "degrade_image", remember)
+    images = [torch.rand(3, 32, 32)]
+    calibrate_temperature(None, images, images, temperatures=(1.0,), qualities=[70, 80])
+    assert seen == [(70, 80)]

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -96,3 +97,61 @@ def test_places_with_few_frames_are_left_whole(places, each):
     views = [view_of(range(place * each, (place + 1) * each)) for place in range(places)]
     for chosen in measured_and_others(places * each, views):
         assert any(len(set(view.indices) & set(chosen)) >= FEWEST for view in views)
+
+
+def alike_in_common():
+    """Two frames that correlate by about a half, and a third that resembles both."""
+    common, other = (imresize(torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(seed)), 8) for seed in (0, 1))
+    return 0.5 * common + 0.3 * other, 0.5 * common - 0.3 * other, 0.5 * common
+
+
+def test_frames_are_of_one_place_if_each_resembles_another_of_it():
+    one, other, middle = alike_in_common()
+    assert find_views([one, other, one]) == [] == find_views([one, one]) == find_views([one, other])
+    for frames in ([one, other, middle], [one, middle, other]):
+        assert [view.indices for view in find_views(frames)] == [[0, 1, 2]]
+
+
+def test_around_what_moved_nothing_counts_as_still():
+    scene = imresize(torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(0)), 16).clamp(0.2, 0.8)
+    frames = [scene.clone() for _ in range(4)]
+    frames[1][:, 40:44, 40:44] += 0.15
+    still = find_views(frames)[0].still
+    assert not still[1, 0, 38:46, 38:46].any() and still[0].all() and still[1, 0, :30].all()
+
+
+def test_agreement_counts_all_colours_alike():
+    view = View([0], torch.full((3, 8, 8), 0.5), torch.ones(1, 1, 8, 8, dtype=torch.bool))
+    image = torch.full((3, 8, 8), 0.5)
+    image[0] += 0.1
+    assert agreement(lambda _: image, [view]) == pytest.approx(10 * math.log10(3 / 0.01), abs=1e-3)
+
+
+def test_flicker_is_read_where_the_enlarged_mask_says_still():
+    still = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    still[:, :, :4, :4] = True
+    frames = [torch.zeros(3, 16, 16), torch.zeros(3, 16, 16)]
+    frames[1][:, 8:] = 1.0
+    frames[1][:, :, 8:] = 1.0
+    assert flicker(frames.__getitem__, [View([0, 1], torch.zeros(3, 8, 8), still)]) == 0
+
+
+def of_places(*lengths):
+    """Views of places that were seen so many times each, one after the other."""
+    starts = [sum(lengths[:index]) for index in range(len(lengths))]
+    empty = torch.zeros(3, 4, 4)
+    return [
+        View(list(range(start, start + length)), empty, torch.ones(length, 1, 4, 4, dtype=torch.bool))
+        for start, length in zip(starts, lengths, strict=True)
+    ]
+
+
+def test_no_frame_is_measured_and_chosen_by_where_there_are_several_places():
+    for lengths in ((20, 20), (6, 6), (20, 27), (24, 24, 24, 24, 24)):
+        measured, others = measured_and_others(sum(lengths), of_places(*lengths))
+        assert measured and others and not set(measured) & set(others)
+
+
+def test_many_places_do_not_lift_the_limit():
+    measured, others = measured_and_others(300, of_places(*[3] * 100), limit=24)
+    assert len(measured) <= 36 and len(others) <= 36
