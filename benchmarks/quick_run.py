@@ -1,9 +1,10 @@
 """How much of what a full run wins over bicubic does a quick one win?
 
 `python -m benchmarks.quick_run` reads task 1's table of a finished run of the profile quick and the committed one,
-which is of the profile full, and writes figures/metrics/quick.json. It runs nothing itself. Rows are the quick run's;
-that of the network taught by DeFlow also has ``share_psnr``, ``share_ssim`` and ``share_lpips``: its improvement over
-bicubic, as a share of the same network's in the full run.
+which is of the profile full, and writes figures/metrics/quick.json. It runs nothing itself. Without a quick run at hand
+it takes the scores of the last one from that file, so that after a new full run the shares are of it. Rows are the
+quick run's; that of the network taught by DeFlow also has ``share_psnr``, ``share_ssim`` and ``share_lpips``: its
+improvement over bicubic, as a share of the same network's in the full run.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def table_of(path: Path, profile: str) -> tuple[dict[str, Any], dict[str, Row]]:
 
 def of_the_same_pairs(one: Row, other: Row) -> bool:
     """Whether two rows of bicubic, which learns nothing, agree in their count and in every digit that a table shows."""
-    return one["count"] == other["count"] and all(
+    return one.get("count", other["count"]) == other["count"] and all(
         abs(one[score] - other[score]) <= digit for score, digit in DIGITS.items()
     )
 
@@ -76,6 +77,8 @@ def main(options: QuickRun) -> None:
     UserError: one of the two runs is missing, of another profile or of other pairs.
     """
     path, committed = resolve(options.run_root) / "metrics" / "task1.json", resolve(options.committed)
+    if not path.is_file() and resolve(options.output).is_file():
+        path = resolve(options.output)
     (about, quick), (about_full, full) = table_of(path, "quick"), table_of(committed, "full")
     if not of_the_same_pairs(quick["bicubic"], full["bicubic"]):
         raise UserError(
@@ -83,6 +86,7 @@ def main(options: QuickRun) -> None:
             "run make report with the data_root of the second, or give another --run-root or --committed."
         )
     rows = {method: {"method": method, **{score: quick[method][score] for score in DIGITS}} for method in METHODS}
+    rows["bicubic"]["count"] = quick["bicubic"].get("count", full["bicubic"]["count"])
     rows[OURS] |= shares(quick, full)
     for row in rows.values():
         print(", ".join(f"{name} {value:.4g}" if name != "method" else value for name, value in row.items()))

@@ -34,7 +34,7 @@ def compare(tmp_path):
 def test_the_improvement_is_a_share_of_the_full_runs(compare):
     written = compare(QUICK)
     rows = {row.pop("method"): row for row in written["rows"]}
-    assert tuple(rows) == METHODS
+    assert tuple(rows) == METHODS and rows["bicubic"].pop("count") == 100
     ours = rows.pop("esrgan_deflow")
     assert ours.pop("share_psnr") == pytest.approx(0.9)
     assert ours.pop("share_ssim") == pytest.approx(0.9)
@@ -68,3 +68,16 @@ def test_a_table_of_another_profile_is_refused(compare, profiles, said):
 def test_a_run_that_taught_no_network_is_refused(compare):
     with pytest.raises(UserError, match=r"task1\.json has no row esrgan_deflow: run make report PROFILE=quick"):
         compare({name: scores for name, scores in QUICK.items() if name != "esrgan_deflow"})
+
+
+def test_without_a_run_the_shares_of_the_last_one_are_made_anew(compare, tmp_path):
+    before = compare(QUICK)
+    (tmp_path / "run" / "metrics" / "task1.json").unlink()
+    full = read_json(tmp_path / "task1.json")
+    for row in full["rows"]:
+        row["psnr"] += 0.5 if row["method"] == "esrgan_deflow" else 0.0
+    write_metrics(tmp_path / "task1.json", full["provenance"], full["rows"])
+    main(QuickRun(tmp_path / "run", tmp_path / "task1.json", tmp_path / "quick.json"))
+    written = read_json(tmp_path / "quick.json")
+    assert written["provenance"] == before["provenance"]
+    assert written["rows"][-1] == before["rows"][-1] | {"share_psnr": pytest.approx(0.75)}
