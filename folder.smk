@@ -2,10 +2,11 @@
 #
 #   snakemake --snakefile folder.smk --profile cluster/slurm --config task=translate weights=WEIGHTS images=FOLDER output=FOLDER
 #
-# or here, with `--cores 2` in place of `--profile cluster/slurm`. Tasks are translate, restore, and score with truths=
-# in place of weights=. What the commands of these names offer, seed, temperature, like, sensor=True, consistency, tile
-# and device, can be added; of several devices, device=cuda:0,cuda:1, shards take one each in turn. The same line goes on
-# where an earlier one was interrupted, and redoes what has changed or is missing. Another executor (Kubernetes, say) is one flag: install its plugin and name it with --executor.
+# or here, with `--cores 2` in place of `--profile cluster/slurm`. Tasks are translate, restore, and score with
+# truths= in place of weights=. What the commands of these names offer, seed, temperature, like, sensor=True,
+# consistency, tile and device, can be added; of several devices, device=cuda:0,cuda:1, shards take one each in turn.
+# The same line goes on where an earlier one was interrupted, and redoes what has changed or is missing. Another
+# executor (Kubernetes, say) is one flag: install its plugin and name it with --executor.
 
 import sys
 from pathlib import Path

@@ -103,8 +103,7 @@ def load_model(path: str | Path, model_class: type[Model]) -> Model:
     if found != model_class.__name__:
         raise UserError(f"The checkpoint {path} holds {found}, not {model_class.__name__}; give the matching file.")
     try:
-        if "sum" in header and int(header["sum"]) != _sum(tensors, header["config"]):
-            raise ValueError("the sum of its bytes does not match")
+        _check_sum(header, tensors, header["config"])
         with _no_larger_than(tensors):
             model = model_class(model_class.config_class(**json.loads(header["config"])))
         model.load_state_dict(tensors)
@@ -194,6 +193,17 @@ def _sum(tensors: dict[str, Tensor], text: str) -> int:
     return found
 
 
+def _check_sum(header: dict[str, str], tensors: dict[str, Tensor], text: str) -> None:
+    """Hold a file's content against its `_sum`, which older files lack.
+
+    Raises
+    ------
+    ValueError: they differ.
+    """
+    if "sum" in header and int(header["sum"]) != _sum(tensors, text):
+        raise ValueError("the sum of its bytes does not match")
+
+
 def load_state(path: str | Path) -> dict:
     """Load what `save_state` wrote.
 
@@ -203,8 +213,7 @@ def load_state(path: str | Path) -> dict:
     """
     tensors, header = _read(Path(path))
     try:
-        if "sum" in header and int(header["sum"]) != _sum(tensors, header["plain"]):
-            raise ValueError("the sum does not match")
+        _check_sum(header, tensors, header["plain"])
         return _restore("state", tensors, json.loads(header["plain"]))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"The training state {path} is damaged; delete it to start again.") from error

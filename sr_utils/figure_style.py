@@ -108,17 +108,17 @@ def enlarge(image: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(image[None], size=tuple(size), mode="nearest")[0]
 
 
-def places_of(labels: Sequence[str]) -> list[int]:
-    """For each label a place in the palette and the dashes: its own of `STANDING`, or the first that is left."""
+def line_styles(labels: Sequence[str]) -> list[dict[str, str]]:
+    """Colour and dash of each label's line: those of its place in `STANDING`, or of the first place that is left."""
     own = {STANDING[label] for label in labels if label in STANDING}
     left = iter([place for place in range(len(PALETTE)) if place not in own] + list(range(len(labels))))
-    return [STANDING[label] if label in STANDING else next(left) for label in labels]
+    places = [STANDING[label] if label in STANDING else next(left) for label in labels]
+    return [{"color": PALETTE[place % len(PALETTE)], "linestyle": LINES[place % len(LINES)]} for place in places]
 
 
 def draw_lines(axis: Axes, curves: Mapping[str, Curve], *, marker: str = "", legend: str = "best") -> None:
     """Curves that differ in colour and dash, with a legend at a place of matplotlib's if there is more than one."""
-    for place, (label, (x, y)) in zip(places_of(list(curves)), curves.items(), strict=True):
-        style = {"linestyle": LINES[place % len(LINES)], "color": PALETTE[place % len(PALETTE)]}
+    for style, (label, (x, y)) in zip(line_styles(list(curves)), curves.items(), strict=True):
         # A single point has no line to be seen.
         mark = marker or ("o" if len(x) == 1 else "")
         axis.plot(list(map(float, x)), list(map(float, y)), marker=mark, label=label, **style)

@@ -24,16 +24,15 @@ from torch.nn import functional as F
 from sr_utils.course import Course
 from sr_utils.figure_style import (
     INK,
-    LINES,
     PALETTE,
     WIDTH,
     Curve,
     draw_image,
     draw_lines,
     enlarge,
+    line_styles,
     new_figure,
     picture_bytes,
-    places_of,
     styled,
 )
 from sr_utils.files import atomic_path
@@ -184,7 +183,9 @@ def line_plot(curves: Mapping[str, Curve], *, title: str, xlabel: str, ylabel: s
     """Measured points, joined."""
     figure, axes = new_figure(1, 1, title=title, height=4.4)
     draw_lines(axes[0][0], curves, marker="o")
-    axes[0][0].set(xlabel=xlabel, ylabel=ylabel, **({"ylim": (0, None)} if from_zero else {}))
+    axes[0][0].set(xlabel=xlabel, ylabel=ylabel)
+    if from_zero:
+        axes[0][0].set_ylim(bottom=0)
     return figure
 
 
@@ -209,9 +210,8 @@ def histogram_comparison(values: Mapping[str, Tensor], *, title: str, xlabel: st
     width = math.ceil(2 * reach / bins)
     half = math.ceil(reach / width)
     edges = width * torch.arange(-half, half + 2) - 0.5
-    for place, (label, value) in zip(places_of(list(flat)), flat.items(), strict=True):
+    for style, (label, value) in zip(line_styles(list(flat)), flat.items(), strict=True):
         density = torch.histogram(value, edges, density=True).hist
-        style = {"linestyle": LINES[place % len(LINES)], "color": PALETTE[place % len(PALETTE)]}
         axes[0][0].stairs(density, edges, label=label, linewidth=2.2, **style)
     axes[0][0].legend()
     axes[0][0].set(xlabel=xlabel, ylabel="density")
